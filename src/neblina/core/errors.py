@@ -1,0 +1,46 @@
+"""Every error is a sentence to the person who made the mistake: what is wrong, where, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class NeblinaError(Exception):
+    """Base of all errors that a user's input can cause; the command line prints it without a traceback."""
+
+
+class SettingError(NeblinaError, ValueError):
+    """A setting is unknown, out of range or contradicts another one."""
+
+
+class DataError(NeblinaError, ValueError):
+    """Data cannot be used as it is: a broken file, a label out of range, an empty folder."""
+
+
+class CheckpointError(NeblinaError):
+    """A model folder or a checkpoint is missing, incomplete or does not fit."""
+
+
+class StorageError(NeblinaError, OSError):
+    """A file could not be written; what was there before is untouched."""
+
+
+class DivergenceError(NeblinaError, ArithmeticError):
+    """Training produced a value that is not finite."""
+
+
+class Cancelled(NeblinaError):
+    """Work was stopped at the caller's request."""
+
+
+def choose(kind: str, name: str, options: Iterable[str]) -> str:
+    """Return `name` if it is one of `options`, else refuse it with the closest one.
+
+    Raises:
+        SettingError: `name` is not an option.
+    """
+    known = sorted(options)
+    if name in known:
+        return name
+    close = get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]}?" if close else f"There is: {', '.join(known)}."
+    raise SettingError(f"{name!r} is not a {kind}. {hint}")

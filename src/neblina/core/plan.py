@@ -1,0 +1,195 @@
+"""Queries, and plans that answer them with as few network calls as there are networks.
+
+A sampler yields a `Query`: "what is the clean data behind x at time t?". A *plan* says how to answer: it names the
+*leaves* (one network, one input, one condition each) and how their posteriors combine. Plans nest, and because they
+only describe, the leaves of everything that is asked at one moment (guidance branches, views, other users' samples)
+are deduplicated and answered together, one call per group of leaves that can share one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from neblina.core.conditions import Condition, concatenate
+from neblina.core.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class Query:
+    """Where a sampler wants to be told.
+
+    Attributes:
+        x: noisy batch, shape (B, *).
+        t: time of each sample in [0, 1], shape (B,), float64 on the CPU; 0 is data, 1 is noise.
+        rows: whose condition each entry uses, shape (B,); None says entry i uses condition i.
+    """
+
+    x: Tensor
+    t: Tensor
+    rows: Tensor | None = None
+
+
+class Denoiser(Protocol):
+    """Answers a noisy batch with its belief about the clean data."""
+
+    def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Posterior: ...
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One input to one network.
+
+    Attributes:
+        denoiser: who answers.
+        x: noisy batch, shape (B, *).
+        t: times, shape (B,).
+        condition: conditions of the B samples.
+        needs_grad: whether the answer is differentiated with respect to x.
+    """
+
+    denoiser: Denoiser
+    x: Tensor
+    t: Tensor
+    condition: Condition
+    needs_grad: bool = False
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """Leaves of an equal group can be answered in one call."""
+        return (
+            id(self.denoiser),
+            tuple(self.x.shape[1:]),
+            self.x.dtype,
+            self.x.device,
+            self.condition.structure,
+            self.needs_grad,
+        )
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Leaves of an equal identity have the same answer."""
+        labels = self.condition.labels
+        return (id(self.denoiser), id(self.x), id(self.t), None if labels is None else id(labels), self.needs_grad)
+
+
+Combine = Callable[[Sequence[Posterior]], Posterior]
+Plan = Callable[[Query], tuple[list[Leaf], Combine]]
+
+
+def conditional(denoiser: Denoiser, condition: Condition) -> Plan:
+    """The plan of one network under one condition: ask it."""
+
+    def plan(query: Query) -> tuple[list[Leaf], Combine]:
+        given = condition if query.rows is None else condition.take(query.rows)
+        return [Leaf(denoiser, query.x, query.t, given)], lambda posteriors: posteriors[0]
+
+    return plan
+
+
+def answer(questions: Sequence[tuple[Plan, Query]], *, max_batch: int | None = None) -> list[Posterior | Exception]:
+    """Answer many queries with one network call per group of leaves.
+
+    Args:
+        questions: the plans with their queries; they may come from unrelated samplers at different times.
+        max_batch: most samples in one network call; None leaves it to the memory: a call that runs out of it is
+            halved and made again.
+    Returns:
+        One entry a question: its posterior, or the exception that answering it raised. A question whose network
+        call failed does not touch the others.
+    """
+    parts: list[tuple[list[Leaf], Combine] | Exception] = []
+    for plan, query in questions:
+        try:
+            parts.append(plan(query))
+        except Exception as error:
+            parts.append(error)
+    leaves = {
+        leaf.identity: leaf for part in parts if not isinstance(part, Exception) for leaf in part[0]
+    }
+    answers: dict[tuple[object, ...], Posterior | Exception] = {}
+    for group in _grouped(leaves.values()):
+        answers.update(zip((leaf.identity for leaf in group), _ask(group, max_batch), strict=True))
+
+    results: list[Posterior | Exception] = []
+    for part in parts:
+        results.append(part if isinstance(part, Exception) else _combined(part, answers))
+    return results
+
+
+def evaluate(plan: Plan, query: Query) -> Posterior:
+    """Answer one query."""
+    (result,) = answer([(plan, query)])
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _combined(
+    part: tuple[list[Leaf], Combine], answers: dict[tuple[object, ...], Posterior | Exception]
+) -> Posterior | Exception:
+    leaves, combine = part
+    given: list[Posterior] = []
+    for leaf in leaves:
+        result = answers[leaf.identity]
+        if isinstance(result, Exception):
+            return result
+        given.append(result)
+    try:
+        return combine(given)
+    except Exception as error:
+        return error
+
+
+def _grouped(leaves: Iterable[Leaf]) -> list[list[Leaf]]:
+    groups: dict[tuple[object, ...], list[Leaf]] = {}
+    for leaf in leaves:
+        groups.setdefault(leaf.group, []).append(leaf)
+    return list(groups.values())
+
+
+def _ask(leaves: list[Leaf], max_batch: int | None) -> list[Posterior | Exception]:
+    """One call for leaves of one group; on failure, each leaf by itself, so that only the guilty one fails."""
+    try:
+        x = torch.cat([leaf.x for leaf in leaves]) if len(leaves) > 1 else leaves[0].x
+        t = torch.cat([leaf.t for leaf in leaves]) if len(leaves) > 1 else leaves[0].t
+        condition = concatenate([leaf.condition for leaf in leaves]) if len(leaves) > 1 else leaves[0].condition
+        with torch.set_grad_enabled(leaves[0].needs_grad):
+            together = _within_memory(leaves[0].denoiser, x, t, condition, max_batch)
+    except Exception as error:
+        if len(leaves) == 1:
+            return [error]
+        return [result for leaf in leaves for result in _ask([leaf], max_batch)]
+    if len(leaves) == 1:
+        return [together]
+    sizes = [len(leaf.x) for leaf in leaves]
+    return list(_split(together, sizes))
+
+
+def _within_memory(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition, most: int | None) -> Posterior:
+    """Ask in pieces of at most `most`; on running out of memory, halve and ask again."""
+    size = len(x)
+    if most is None or size <= most:
+        try:
+            return denoiser.posterior(x, t, condition)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            most = (size + 1) // 2
+    pieces = [slice(start, min(start + most, size)) for start in range(0, size, most)]
+    rows = torch.arange(size)
+    return _joined([_within_memory(denoiser, x[p], t[p], condition.take(rows[p]), most) for p in pieces])
+
+
+def _joined(posteriors: Sequence[Posterior]) -> Posterior:
+    unclipped = [p.unclipped_mean for p in posteriors if p.unclipped_mean is not None]
+    return Posterior(torch.cat([p.mean for p in posteriors]), torch.cat(unclipped) if unclipped else None)
+
+
+def _split(posterior: Posterior, sizes: list[int]) -> Iterable[Posterior]:
+    means = posterior.mean.split(sizes)
+    if posterior.unclipped_mean is None:
+        return (Posterior(mean) for mean in means)
+    return (Posterior(*pair) for pair in zip(means, posterior.unclipped_mean.split(sizes), strict=True))

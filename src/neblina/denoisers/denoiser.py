@@ -1,0 +1,80 @@
+"""A network becomes a denoiser: the one place where its prediction is converted to a posterior."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.errors import SettingError
+from neblina.core.posterior import Gaussian
+from neblina.core.shapes import expand
+from neblina.denoisers.parameterisations import clocks, default_clock, parameterisations
+from neblina.processes.gaussian import GaussianProcess
+
+
+@dataclass(frozen=True)
+class NetworkDenoiser:
+    """A network with what is needed to read its answer.
+
+    Attributes:
+        net: called as net(x, time, labels) or net(x, time), returns the prediction, shape of x.
+        process: the process it was trained on.
+        parameterisation: what it predicts, a name in the table.
+        clock: how it is told the time; None for the default of the parameterisation and the schedule.
+        num_classes: labels 0 … num_classes − 1 are classes; 0 for an unconditional network.
+        null_label: the label that means "no class" to the network; None if it never learned one.
+    """
+
+    net: nn.Module
+    process: GaussianProcess
+    parameterisation: str
+    clock: str | None = None
+    num_classes: int = 0
+    null_label: int | None = None
+
+    def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
+        """The belief about the clean data behind x, shape (B, *), at times t, shape (B,).
+
+        Raises:
+            SettingError: the condition does not fit the network.
+        """
+        mean = parameterisations[self.parameterisation].mean(
+            self.process.schedule, x, self.predict(x, t, condition).to(x.dtype), t
+        )
+        return Gaussian(mean)
+
+    def predict(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's own prediction F, shape (B, *), in the network's dtype."""
+        schedule, row = self.process.schedule, parameterisations[self.parameterisation]
+        read = clocks[self.clock or default_clock(row, schedule)]
+        scale = row.scale(schedule.alpha(t), schedule.sigma(t))
+        dtype = next((parameter.dtype for parameter in self.net.parameters()), x.dtype)
+        scaled = (expand(scale, x) * x).to(dtype)
+        time = read(schedule, t).to(x.device, torch.float32, non_blocking=True)
+        labels = self.labels(condition)
+        prediction: Tensor = self.net(scaled, time) if labels is None else self.net(scaled, time, labels.to(x.device))
+        return prediction
+
+    def labels(self, condition: Condition) -> Tensor | None:
+        """The labels as the network knows them, with its own null.
+
+        Raises:
+            SettingError: labels for an unconditional network or none for a conditional one; a label out of range;
+                the null where the network never learned one.
+        """
+        labels = condition.labels
+        if self.num_classes == 0:
+            if labels is None or bool((labels == NULL_LABEL).all()):
+                return None
+            raise SettingError("this model is unconditional: it takes no labels")
+        if labels is None:
+            raise SettingError(f"this model is conditioned on labels 0 … {self.num_classes - 1}: say which")
+        out = labels[(labels < NULL_LABEL) | (labels >= self.num_classes)]
+        if len(out):
+            raise SettingError(f"label {int(out[0])} is out of range: this model knows 0 … {self.num_classes - 1}")
+        if self.null_label is None:
+            if bool((labels == NULL_LABEL).any()):
+                raise SettingError("this model never learned to go without a label: train with label_dropout > 0")
+            return labels
+        return torch.where(labels == NULL_LABEL, self.null_label, labels)

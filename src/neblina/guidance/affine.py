@@ -1,0 +1,62 @@
+"""The affine plan: belief = Σ_i w_i belief_i with Σ_i w_i = 1. Guidance is a row of its weights.
+
+Classifier-free guidance moves away from what the model would say without the condition,
+
+    x̂_0 = w x̂_0(c) + (1 − w) x̂_0(∅),
+
+which in the network's eps is the papers' (1 + ω) ε_c − ω ε_∅ with w = 1 + ω: eps is affine in x̂_0 and the weights sum
+to 1. w = 1 is no guidance: the null branch has weight 0 and is never asked.
+
+Ho, Salimans. Classifier-Free Diffusion Guidance. 2022, eq. 6.
+"""
+
+from collections.abc import Sequence
+
+from neblina.core.conditions import Condition
+from neblina.core.errors import SettingError
+from neblina.core.plan import Combine, Denoiser, Leaf, Plan, Query, conditional
+from neblina.core.posterior import Gaussian, Posterior
+
+
+def affine(plans: Sequence[Plan], weights: Sequence[float]) -> Plan:
+    """Σ_i w_i plan_i; plans of weight 0 are dropped, and one plan of weight 1 is that plan.
+
+    Raises:
+        SettingError: the weights do not sum to 1.
+    """
+    if abs(sum(weights) - 1) > 1e-9:
+        raise SettingError(f"the weights of an affine plan sum to 1, not {sum(weights):g}")
+    kept = [(plan, weight) for plan, weight in zip(plans, weights, strict=True) if weight != 0]
+    if len(kept) == 1:
+        return kept[0][0]
+
+    def plan(query: Query) -> tuple[list[Leaf], Combine]:
+        parts = [part(query) for part, _ in kept]
+
+        def combine(posteriors: Sequence[Posterior]) -> Posterior:
+            rest = list(posteriors)
+            mean = 0.0
+            for (leaves, inner), (_, weight) in zip(parts, kept, strict=True):
+                own, rest = rest[: len(leaves)], rest[len(leaves) :]
+                mean = mean + weight * inner(own).mean
+            return Gaussian(mean)  # type: ignore[arg-type]
+
+        return [leaf for leaves, _ in parts for leaf in leaves], combine
+
+    return plan
+
+
+def classifier_free(
+    denoiser: Denoiser, condition: Condition, guidance: float, *, unconditional: Denoiser | None = None
+) -> Plan:
+    """Classifier-free guidance of weight w = guidance; 1 is none, the papers' ω is w − 1.
+
+    Args:
+        denoiser: the conditional network; its null condition is the other branch.
+        condition: what the samples are conditioned on.
+        guidance: w, any real number; above 1 follows the condition more than the model believes it.
+        unconditional: a separately trained unconditional network for the other branch.
+    """
+    towards = conditional(denoiser, condition)
+    away = conditional(denoiser, condition.null()) if unconditional is None else conditional(unconditional, Condition())
+    return affine([towards, away], [guidance, 1 - guidance])

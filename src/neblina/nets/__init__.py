@@ -1,0 +1,4 @@
+"""Networks: net(x, time, labels) -> Tensor. They know nothing of diffusion.
+
+May import `core`.
+"""

@@ -1,0 +1,63 @@
+"""How a network is told the time.
+
+Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, appendix B (sinusoidal).
+Tancik et al. Fourier Features Let Networks Learn High Frequency Functions. NeurIPS 2020.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Sinusoidal(nn.Module):
+    """sin and cos of the time at frequencies from 1 to 1/10,000; no parameters."""
+
+    def __init__(self, channels: int, *, cos_first: bool, shift: float) -> None:
+        super().__init__()
+        self.channels = channels
+        self.cos_first = cos_first
+        self.shift = shift
+
+    def forward(self, time: Tensor) -> Tensor:
+        """time of shape (B,), any real numbers, to (B, channels) in float32."""
+        half = self.channels // 2
+        exponent = torch.arange(half, dtype=torch.float32, device=time.device) / (half - self.shift)
+        angle = time.float()[:, None] * torch.exp(-math.log(10000) * exponent)
+        waves = (angle.cos(), angle.sin()) if self.cos_first else (angle.sin(), angle.cos())
+        return nn.functional.pad(torch.cat(waves, dim=1), (0, self.channels % 2))
+
+
+class RandomFourier(nn.Module):
+    """sin and cos of the logarithm of the time at fixed random frequencies, twice `channels` wide."""
+
+    def __init__(self, channels: int, scale: float = 16.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels) * scale, requires_grad=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Positive times of shape (B,) to (B, 2 channels)."""
+        angle = time.to(self.weight.dtype).log()[:, None] * self.weight * 2 * math.pi
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class LearnedSteps(nn.Embedding):
+    """A learned vector for every step of a discrete schedule; fractional steps are rounded."""
+
+    def forward(self, time: Tensor) -> Tensor:
+        """time of shape (B,) to (B, channels)."""
+        return super().forward(time.round().long())
+
+
+class TimeMLP(nn.Module):
+    """Two linear layers that make the embedding every block reads."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_channels, channels)
+        self.linear_2 = nn.Linear(channels, channels)
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """(B, in_channels) to (B, channels)."""
+        out: Tensor = self.linear_2(nn.functional.silu(self.linear_1(embedded)))
+        return out

@@ -1,0 +1,233 @@
+"""The DDPM U-Net: an encoder of residual levels, a middle, and a decoder that reads every feature map on its way.
+
+Configuration and parameter names are those of diffusers' UNet2DModel, so weights load both ways. Every field of its
+configuration is honoured or refused by name: many change the output without changing a single key.
+
+Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, appendix B.
+Ronneberger, Fischer, Brox. U-Net. MICCAI 2015.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from torch import Tensor, nn
+
+from neblina.core.errors import SettingError, choose
+from neblina.nets.blocks import BlockStyle, DownLevel, Middle, UpLevel, activations
+from neblina.nets.embeddings import LearnedSteps, RandomFourier, Sinusoidal, TimeMLP
+
+_DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True}  # name: does it attend?
+_UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The configuration, field for field diffusers' UNet2DModel's; only what each does to us is said here.
+
+    Attributes:
+        sample_size: the resolution it is meant for; any that can be halved as often as there are levels runs.
+        center_input_sample: the input is 2 x − 1.
+        time_embedding_type: positional, fourier (which also divides the output by the time) or learned.
+        downsample_padding: of the halving convolutions of levels without attention; those with attention pad by 1
+            only if it says 1 too.
+        attention_head_dim: channels of a head, None for one head.
+        attn_norm_num_groups: groups before the middle's attention; None is norm_num_groups, or no normalisation
+            where resnet_time_scale_shift is "scale_shift".
+        num_class_embeds: rows of the class embedding, the null class included; None for an unconditional network.
+    """
+
+    sample_size: int | tuple[int, int] | None = None
+    in_channels: int = 3
+    out_channels: int = 3
+    center_input_sample: bool = False
+    time_embedding_type: str = "positional"
+    time_embedding_dim: int | None = None
+    freq_shift: int = 0
+    flip_sin_to_cos: bool = True
+    down_block_types: tuple[str, ...] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
+    mid_block_type: str | None = "UNetMidBlock2D"
+    up_block_types: tuple[str, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
+    block_out_channels: tuple[int, ...] = (224, 448, 672, 896)
+    layers_per_block: int = 2
+    mid_block_scale_factor: float = 1
+    downsample_padding: int = 1
+    downsample_type: str = "conv"
+    upsample_type: str = "conv"
+    dropout: float = 0.0
+    act_fn: str = "silu"
+    attention_head_dim: int | None = 8
+    norm_num_groups: int = 32
+    attn_norm_num_groups: int | None = None
+    norm_eps: float = 1e-5
+    resnet_time_scale_shift: str = "default"
+    add_attention: bool = True
+    class_embed_type: str | None = None
+    num_class_embeds: int | None = None
+    num_train_timesteps: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the network cannot honour.
+
+        Raises:
+            SettingError: naming the field.
+        """
+        for name in self.down_block_types:
+            choose("down_block_types entry this network has", name, _DOWN)
+        for name in self.up_block_types:
+            choose("up_block_types entry this network has", name, _UP)
+        choose("activation (act_fn)", self.act_fn.lower(), activations)
+        choose("time_embedding_type", self.time_embedding_type, ("positional", "fourier", "learned"))
+        choose("resnet_time_scale_shift", self.resnet_time_scale_shift, ("default", "scale_shift"))
+        for field, only in {"downsample_type": "conv", "upsample_type": "conv", "class_embed_type": None}.items():
+            if getattr(self, field) != only:
+                raise SettingError(f"unet config: {field} = {getattr(self, field)!r} is not supported, only {only!r} is")
+        if self.mid_block_type not in ("UNetMidBlock2D", None):
+            raise SettingError(f"unet config: mid_block_type = {self.mid_block_type!r} is not supported")
+        levels = len(self.block_out_channels)
+        if not len(self.down_block_types) == len(self.up_block_types) == levels:
+            raise SettingError(
+                f"unet config: {levels} block_out_channels, {len(self.down_block_types)} down_block_types and "
+                f"{len(self.up_block_types)} up_block_types; there must be one of each a level"
+            )
+        if self.time_embedding_type == "learned" and self.num_train_timesteps is None:
+            raise SettingError("unet config: a learned time embedding needs num_train_timesteps")
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups:
+                raise SettingError(
+                    f"unet config: block_out_channels {channels} cannot be split into norm_num_groups "
+                    f"{self.norm_num_groups}"
+                )
+            if self.attention_head_dim is not None and channels < self.attention_head_dim:
+                raise SettingError(
+                    f"unet config: attention_head_dim {self.attention_head_dim} is wider than a level of {channels}"
+                )
+        if self.sample_size is not None:
+            self.check_size(*((self.sample_size,) * 2 if isinstance(self.sample_size, int) else self.sample_size))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse a resolution that cannot be halved once a level but the last.
+
+        Raises:
+            SettingError: naming the resolution.
+        """
+        step = 2 ** (len(self.block_out_channels) - 1)
+        if height % step or width % step or height < step or width < step:
+            raise SettingError(
+                f"a U-Net of {len(self.block_out_channels)} levels halves its input {len(self.block_out_channels) - 1} "
+                f"times, and {height}x{width} is no multiple of {step}; change the resolution or take fewer levels"
+            )
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
+        """Read a config.json; keys that begin with an underscore are its writer's own.
+
+        Raises:
+            SettingError: an unknown or unsupported field.
+        """
+        given = {key: value for key, value in config.items() if not key.startswith("_")}
+        for key in given:
+            choose("field of a UNet2DModel config", key, (field.name for field in fields(cls)))
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes into config.json, with the class that diffusers opens it as."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {"_class_name": "UNet2DModel", **plain}
+
+
+class UNet(nn.Module):
+    """net(x, time, labels) -> prediction, all of shape (B, channels, H, W)."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.block_out_channels
+        time_channels = config.time_embedding_dim or 4 * widths[0]
+        style = BlockStyle(
+            time_channels=time_channels,
+            groups=config.norm_num_groups,
+            eps=config.norm_eps,
+            activation=config.act_fn.lower(),
+            dropout=config.dropout,
+            scale_shift=config.resnet_time_scale_shift == "scale_shift",
+            head_dim=config.attention_head_dim,
+        )
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_proj = self._time_projection(config)
+        self.time_embedding = TimeMLP(widths[0] * (2 if config.time_embedding_type == "fourier" else 1), time_channels)
+        if config.num_class_embeds is not None:
+            self.class_embedding = nn.Embedding(config.num_class_embeds, time_channels)
+        self.down_blocks = nn.ModuleList()
+        for number, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
+            given = widths[max(number - 1, 0)]
+            channels = [(given if layer == 0 else width, width) for layer in range(config.layers_per_block)]
+            last = number == len(widths) - 1
+            self.down_blocks.append(
+                DownLevel(channels, style, attend=_DOWN[kind], halve=not last, padding=config.downsample_padding)
+            )
+        self.mid_block = self._middle(config, style)
+        self.up_blocks = nn.ModuleList()
+        rising = widths[::-1]
+        for number, (width, kind) in enumerate(zip(rising, config.up_block_types, strict=True)):
+            last = number == len(widths) - 1
+            channels = []
+            for layer in range(config.layers_per_block + 1):
+                below = rising[max(number - 1, 0)] if layer == 0 else width
+                kept = rising[min(number + 1, len(widths) - 1)] if layer == config.layers_per_block else width
+                channels.append((below + kept, width))
+            self.up_blocks.append(UpLevel(channels, style, attend=_UP[kind], double=not last))
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Predict.
+
+        Args:
+            x: shape (B, in_channels, H, W), H and W divisible by 2^(levels − 1).
+            time: shape (B,), float32, in the unit of the clock it was trained with.
+            labels: rows of the class embedding, shape (B,); required if and only if there is one.
+        Raises:
+            SettingError: labels missing or not wanted, or a resolution that cannot be halved.
+        """
+        conditional = self.config.num_class_embeds is not None
+        if conditional != (labels is not None):
+            raise SettingError("this network needs labels" if conditional else "this network takes no labels")
+        self.config.check_size(*x.shape[-2:])
+        if self.config.center_input_sample:
+            x = 2 * x - 1
+        embedded = self.time_embedding(self.time_proj(time).to(x.dtype))
+        if labels is not None:
+            embedded = embedded + self.class_embedding(labels)
+        x = self.conv_in(x)
+        kept = [x]
+        for level in self.down_blocks:
+            x, made = level(x, embedded)
+            kept += made
+        if self.mid_block is not None:
+            x = self.mid_block(x, embedded)
+        for level in self.up_blocks:
+            x = level(x, kept, embedded)
+        out: Tensor = self.conv_out(nn.functional.silu(self.conv_norm_out(x)))
+        if self.config.time_embedding_type == "fourier":
+            out = out / time[:, None, None, None].to(out.dtype)
+        return out
+
+    @staticmethod
+    def _time_projection(config: UNetConfig) -> nn.Module:
+        width = config.block_out_channels[0]
+        if config.time_embedding_type == "fourier":
+            return RandomFourier(width)
+        if config.time_embedding_type == "learned":
+            return LearnedSteps(config.num_train_timesteps or 0, width)
+        return Sinusoidal(width, cos_first=config.flip_sin_to_cos, shift=config.freq_shift)
+
+    @staticmethod
+    def _middle(config: UNetConfig, style: BlockStyle) -> Middle | None:
+        if config.mid_block_type is None:
+            return None
+        groups = config.attn_norm_num_groups
+        if groups is None and not style.scale_shift:
+            groups = style.groups
+        scaled = BlockStyle(**{**asdict(style), "output_scale": config.mid_block_scale_factor})
+        return Middle(config.block_out_channels[-1], scaled, attend=config.add_attention, groups=groups)

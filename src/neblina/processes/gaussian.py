@@ -1,0 +1,114 @@
+"""The Gaussian process: x_t = α_t x_0 + σ_t ε, its steps forward and its exact steps back.
+
+Forward, for s < t:
+
+    q(x_t | x_s) = N( (α_t/α_s) x_s,  σ²_{t|s} ),    σ²_{t|s} = σ_t² − (α_t/α_s)² σ_s²
+
+Back, given the clean data, with the free variance of DDIM:
+
+    q_η(x_s | x_t, x_0) = N( α_s x_0 + sqrt(σ_s² − η² σ̃²) ε̂,  η² σ̃² )
+    σ̃² = (σ_s²/σ_t²) σ²_{t|s},    ε̂ = (x_t − α_t x_0)/σ_t
+
+η = 1 is the true posterior (DDPM, eq. 7), η = 0 is deterministic. All of them have the marginals of the process, for
+any stride, so a step is never an approximation of the process, only of the belief. Written with ratios,
+
+    mean = (σ'/σ_t) x_t + (α_s − α_t σ'/σ_t) x̂_0,    σ' = sqrt(σ_s² − η² σ̃²),
+
+it stays finite where α or σ vanishes, and is the identity at s = t.
+
+Song, Meng, Ermon. Denoising Diffusion Implicit Models. ICLR 2021, eq. 7, 12 and 16.
+Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, eq. 4, 6, 7 and section 3.2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neblina.core.noise import Noise
+from neblina.core.posterior import Gaussian
+from neblina.core.shapes import expand
+from neblina.processes.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A normal distribution with one standard deviation a sample.
+
+    Attributes:
+        mean: shape (B, *).
+        std: shape (B,), float64 on the CPU.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, noise: Noise) -> Tensor:
+        """One draw a sample. A distribution without spread takes no noise from the source."""
+        if not bool(self.std.any()):
+            return self.mean
+        return self.mean + expand(self.std, self.mean) * noise(self.mean)
+
+
+@dataclass(frozen=True)
+class Eta:
+    """Reverse variance η² σ̃²: 0 deterministic, 1 the true posterior's."""
+
+    eta: float
+
+
+@dataclass(frozen=True)
+class Large:
+    """Reverse variance σ²_{t|s} (DDPM's β_t), around the true posterior's mean; none in the step to clean data."""
+
+
+Variance = Eta | Large
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, and 1 where both vanish: the ratio of a coefficient to itself."""
+    both = (numerator == 0) & (denominator == 0)
+    return torch.where(both, 1.0, numerator / denominator)
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    """The process of a schedule. Times are float64 tensors of shape (B,) on the CPU."""
+
+    schedule: Schedule
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor) -> Normal:
+        """q(x_t | x_s = x) for s <= t; s = 0 is clean data. x of shape (B, *)."""
+        carried = ratio(self.schedule.alpha(t), self.schedule.alpha(s))
+        return Normal(expand(carried, x) * x, self._added(s, t).sqrt())
+
+    def diffuse(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = α_t x_0 + σ_t ε for given noise, both of shape (B, *)."""
+        return expand(self.schedule.alpha(t), x0) * x0 + expand(self.schedule.sigma(t), x0) * noise
+
+    def reverse(self, x: Tensor, t: Tensor, s: Tensor, posterior: Gaussian, variance: Variance) -> Normal:
+        """The step from x at time t back to time s <= t under a belief about the clean data, shape (B, *)."""
+        alpha_t, sigma_t = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha_s, sigma_s = self.schedule.alpha(s), self.schedule.sigma(s)
+        true = ratio(sigma_s, sigma_t) ** 2 * self._added(s, t)
+        eta = variance.eta if isinstance(variance, Eta) else 1.0
+        keep = ratio((sigma_s**2 - eta**2 * true).clamp(min=0).sqrt(), sigma_t)
+        if isinstance(variance, Eta):
+            std = eta * true.sqrt()
+        else:
+            std = torch.where(sigma_s > 0, self._added(s, t), 0.0).sqrt()
+        if posterior.unclipped_mean is None:
+            mean = expand(keep, x) * x + expand(alpha_s - alpha_t * keep, x) * posterior.mean
+        else:
+            direction = x - expand(alpha_t, x) * posterior.unclipped_mean
+            mean = expand(alpha_s, x) * posterior.mean + expand(keep, x) * direction
+        return Normal(mean, std)
+
+    def prior(self, noise: Tensor) -> Tensor:
+        """Where sampling starts: x_1, from standard normal noise of shape (B, *)."""
+        return self.schedule.prior_std * noise
+
+    def _added(self, s: Tensor, t: Tensor) -> Tensor:
+        """σ²_{t|s}, never below 0."""
+        carried = ratio(self.schedule.alpha(t), self.schedule.alpha(s))
+        return (self.schedule.sigma(t) ** 2 - carried**2 * self.schedule.sigma(s) ** 2).clamp(min=0)
