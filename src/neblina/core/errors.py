@@ -28,6 +28,10 @@ class DivergenceError(NeblinaError, ArithmeticError):
     """Training produced a value that is not finite."""
 
 
+class Interrupted(NeblinaError):
+    """Training was stopped by the user; what was done is saved."""
+
+
 class Cancelled(NeblinaError):
     """Work was stopped at the caller's request."""
 

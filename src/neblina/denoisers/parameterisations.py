@@ -56,12 +56,14 @@ class Parameterisation:
         data: p.
         noise: q.
         scale: c_in, what the network's input is multiplied with.
+        weight: what the squared error of F is weighted with in the simple loss.
         clock: name of the clock that the network's time is read from, None for the schedule's own.
     """
 
     data: Coefficient
     noise: Coefficient
     scale: Coefficient = _one
+    weight: Coefficient = _one
     clock: str | None = None
 
     def target(self, schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -81,7 +83,11 @@ parameterisations: Registry[Parameterisation] = Registry("parameterisation")
 parameterisations.add(Parameterisation(data=_zero, noise=_one), "eps")
 parameterisations.add(Parameterisation(data=_one, noise=_zero), "x0")
 parameterisations.add(Parameterisation(data=lambda alpha, sigma: -sigma, noise=lambda alpha, sigma: alpha), "v")
-parameterisations.add(Parameterisation(data=_zero, noise=lambda alpha, sigma: -1 / sigma), "score")
+parameterisations.add(
+    # weighted by σ², the inverse of E‖F‖² (Song et al. 2021, section 3.3)
+    Parameterisation(data=_zero, noise=lambda alpha, sigma: -1 / sigma, weight=lambda alpha, sigma: sigma**2),
+    "score",
+)
 parameterisations.add(Parameterisation(data=lambda alpha, sigma: -_one(alpha, sigma), noise=_one), "flow")
 parameterisations.add(
     Parameterisation(

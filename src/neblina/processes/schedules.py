@@ -62,6 +62,10 @@ class Schedule(ABC):
     def time(self, log_snr: Tensor) -> Tensor:
         """The time t at which λ(t) = log_snr."""
 
+    def training_time(self, u: Tensor) -> Tensor:
+        """The times to train at, as the quantile function of their distribution: u uniform in (0, 1), shape (B,)."""
+        return u
+
     def config(self) -> dict[str, Any]:
         """The name and the numbers that `make_schedule` builds it from again."""
         return {"schedule": self.name, **asdict(self)}  # type: ignore[call-overload]
@@ -127,6 +131,9 @@ class Table(VariancePreserving):
         left = place.floor().clamp(0, self.steps - 2).long()
         inside = torch.lerp(self.table[left], self.table[left + 1], place - left)
         return torch.where(place < 0, self.table[0] - torch.log(t * self.steps), inside)
+
+    def training_time(self, u: Tensor) -> Tensor:
+        return (u * self.steps).ceil().clamp(1, self.steps) / self.steps
 
     def time(self, log_snr: Tensor) -> Tensor:
         ascending = self.table.flip(0)
@@ -244,6 +251,10 @@ class EDM(Schedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         return torch.exp(-log_snr / 2) / self.sigma_max
+
+    def training_time(self, u: Tensor) -> Tensor:
+        # log σ ~ N(−1.2, 1.2²): EDM, table 1
+        return (torch.exp(1.2 * torch.special.ndtri(u) - 1.2) / self.sigma_max).clamp(max=1)
 
 
 @register("flow")

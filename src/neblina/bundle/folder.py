@@ -1,0 +1,197 @@
+"""A model as a folder: `model_index.json`, `unet/`, `scheduler/` as diffusers writes them, and `neblina.json`.
+
+`neblina.json` holds what diffusers has no place for (the process, the parameterisation, the classes, how to sample,
+what it was trained with and measured at); a folder without it is read from diffusers' own files. Weights are
+safetensors under the ecosystem's parameter names.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from neblina.bundle.schedulers import Sampling, read_scheduler, write_scheduler
+from neblina.core.atomic import new_folder, recover
+from neblina.core.errors import CheckpointError, choose
+from neblina.denoisers.denoiser import NetworkDenoiser
+from neblina.nets.unet import UNet, UNetConfig
+from neblina.processes.gaussian import GaussianProcess
+from neblina.processes.schedules import Schedule, make_schedule
+from neblina.version import __version__
+
+CARD = "neblina.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything a folder says.
+
+    Attributes:
+        net: the network, in evaluation mode.
+        schedule: of the process it was trained on.
+        parameterisation: what it predicts.
+        clock: how it is told the time, None for the default.
+        label_names: the classes in label order, empty for an unconditional model.
+        null_label: the label that means "no class" to the network, None if it never learned one.
+        sampling: how it samples when nothing else is asked for.
+        card: what else is known: the recipe, the metrics.
+    """
+
+    net: UNet
+    schedule: Schedule
+    parameterisation: str
+    clock: str | None = None
+    label_names: tuple[str, ...] = ()
+    null_label: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def denoiser(self) -> NetworkDenoiser:
+        """The network as a denoiser."""
+        return NetworkDenoiser(
+            self.net,
+            GaussianProcess(self.schedule),
+            self.parameterisation,
+            self.clock,
+            len(self.label_names),
+            self.null_label,
+        )
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write the folder, all of it or nothing.
+
+    Raises:
+        CheckpointError: something that is not a model is there.
+        StorageError: the disk is full or refuses; what was there before is untouched.
+    """
+    if folder.exists() and not (folder / "model_index.json").exists():
+        raise CheckpointError(f"{folder} exists and is not a model; it is left alone. Choose another place.")
+    scheduler = write_scheduler(bundle.schedule, bundle.parameterisation, bundle.sampling)
+    index: dict[str, Any] = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
+    if scheduler is not None:
+        index["scheduler"] = ["diffusers", "DDPMScheduler"]
+    card = {
+        "format": 1,
+        "version": __version__,
+        "process": bundle.schedule.config(),
+        "parameterisation": bundle.parameterisation,
+        "clock": bundle.clock,
+        "labels": list(bundle.label_names),
+        "null_label": bundle.null_label,
+        "sampling": asdict(bundle.sampling),
+        **bundle.card,
+    }
+    with new_folder(folder) as aside:
+        _write_json(aside / "model_index.json", index)
+        _write_json(aside / "unet" / "config.json", bundle.net.config.to_dict())
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.net.state_dict().items()}
+        save_file(weights, aside / "unet" / WEIGHTS, metadata={"format": "pt"})
+        if scheduler is not None:
+            _write_json(aside / "scheduler" / "scheduler_config.json", scheduler)
+        _write_json(aside / CARD, card)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a folder that `save_bundle` or diffusers' DDPMPipeline or DDIMPipeline wrote.
+
+    Raises:
+        CheckpointError: a file is missing, cut short, or does not fit the configuration.
+        SettingError: a configuration with a field or value that this package does not have.
+    """
+    recover(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a model folder: there is no such folder")
+    if not (folder / "unet" / "config.json").exists():
+        raise CheckpointError(f"{folder} is not a model folder: unet/config.json is missing")
+    config = UNetConfig.from_dict(_read_json(folder / "unet" / "config.json"))
+    net = UNet(config)
+    load_weights(net, folder / "unet")
+    net.eval()
+    if (folder / CARD).exists():
+        return _with_card(net, _read_json(folder / CARD), folder / CARD)
+    schedule, parameterisation, sampling = read_scheduler(_read_json(folder / "scheduler" / "scheduler_config.json"))
+    classes = config.num_class_embeds or 0
+    return Bundle(net, schedule, parameterisation, None, tuple(map(str, range(classes))), None, sampling)
+
+
+def load_weights(net: torch.nn.Module, folder: Path) -> None:
+    """Load the safetensors (or tensors-only .bin) weights of a component's folder.
+
+    Raises:
+        CheckpointError: no weights, cut short, or not of this network.
+    """
+    state = _read_weights(folder)
+    for old, new in _OLD_ATTENTION.items():
+        state = {name.replace(old, new): tensor for name, tensor in state.items()}
+    own = net.state_dict()
+    for name in [*own, *state]:
+        if name not in state:
+            raise CheckpointError(f"{folder}: the weights lack {name}, which the configuration asks for")
+        if name not in own:
+            raise CheckpointError(f"{folder}: the weights hold {name}, which the configuration has no place for")
+        if own[name].shape != state[name].shape:
+            raise CheckpointError(
+                f"{folder}: {name} has shape {tuple(state[name].shape)} in the weights and "
+                f"{tuple(own[name].shape)} by the configuration"
+            )
+        if not bool(state[name].isfinite().all()):
+            raise CheckpointError(f"{folder}: {name} holds values that are not finite")
+    net.load_state_dict(state)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    safe, pickled = folder / WEIGHTS, folder / "diffusion_pytorch_model.bin"
+    try:
+        if safe.exists():
+            return load_file(safe)
+        if pickled.exists():
+            state: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True)
+            return state
+    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{safe if safe.exists() else pickled} is damaged or cut short: {error}") from error
+    raise CheckpointError(f"{folder} holds no weights: {WEIGHTS} is missing")
+
+
+def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
+    known = ("format", "version", "process", "parameterisation", "clock", "labels", "null_label", "sampling")
+    for key in known:
+        if key not in card:
+            raise CheckpointError(f"{place} lacks {key}")
+    if card["format"] != 1:
+        raise CheckpointError(f"{place} is of format {card['format']}; this version reads format 1. Upgrade neblina.")
+    for key in card["sampling"]:
+        choose(f"sampling setting in {place}", key, Sampling.__dataclass_fields__)
+    return Bundle(
+        net,
+        make_schedule(**card["process"]),
+        card["parameterisation"],
+        card["clock"],
+        tuple(card["labels"]),
+        card["null_label"],
+        Sampling(**card["sampling"]),
+        {key: value for key, value in card.items() if key not in known},
+    )
+
+
+def _read_json(place: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(place.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{place} is missing") from error
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
+    return content
+
+
+def _write_json(place: Path, content: Mapping[str, Any]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,122 @@
+"""A set of pictures, whatever it was read from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neblina.core.errors import DataError
+
+
+class Pictures(Protocol):
+    """Pictures of one size, with labels where the source has them.
+
+    Attributes:
+        shape: (C, H, W) of every picture.
+        labels: class of each picture, shape (N,), int64, or None.
+        label_names: name of each class, in label order.
+        captions: text of each picture, or None.
+    """
+
+    shape: tuple[int, int, int]
+    labels: Tensor | None
+    label_names: tuple[str, ...]
+    captions: tuple[str, ...] | None
+
+    def __len__(self) -> int: ...
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        """The pictures of these numbers, uint8 of shape (B, C, H, W)."""
+        ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Pictures held as one tensor, uint8 of shape (N, C, H, W)."""
+
+    pixels: Tensor
+    labels: Tensor | None = None
+    label_names: tuple[str, ...] = ()
+    captions: tuple[str, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        return self.pixels[torch.as_tensor(numbers, dtype=torch.long)]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some pictures of another set."""
+
+    whole: Pictures
+    numbers: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        return self.whole.shape
+
+    @property
+    def labels(self) -> Tensor | None:  # type: ignore[override]
+        return None if self.whole.labels is None else self.whole.labels[list(self.numbers)]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.whole.label_names
+
+    @property
+    def captions(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        captions = self.whole.captions
+        return None if captions is None else tuple(captions[number] for number in self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        return self.whole.read([self.numbers[number] for number in numbers])
+
+
+def split(pictures: Pictures, holdout: float, seed: int) -> tuple[Pictures, Pictures]:
+    """Training and held-out pictures: a random share `holdout` of them, the same for the same seed.
+
+    Raises:
+        DataError: the share leaves one of the two empty.
+    """
+    if holdout == 0:
+        return pictures, Subset(pictures, ())
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(pictures)).tolist()
+    held = round(len(pictures) * holdout)
+    if not 0 < held < len(pictures):
+        raise DataError(f"holding out {holdout:g} of {len(pictures)} pictures leaves training or testing without any")
+    return Subset(pictures, tuple(sorted(order[held:]))), Subset(pictures, tuple(sorted(order[:held])))
+
+
+def checked_labels(labels: Sequence[int], classes: int, source: str) -> Tensor:
+    """Labels as a tensor.
+
+    Raises:
+        DataError: a label outside 0 … classes − 1.
+    """
+    for number, label in enumerate(labels):
+        if not 0 <= label < classes:
+            raise DataError(f"{source}: label {label} of picture {number} is out of range 0 … {classes - 1}")
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 pictures to float32 in [−1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_uint8(pictures: Tensor) -> Tensor:
+    """Float pictures in [−1, 1] to uint8, rounded; what lies outside is clipped."""
+    return ((pictures.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,4 @@
+"""What training minimises.
+
+May import `core`, `processes`, `denoisers`, `guidance` and `samplers`.
+"""

@@ -1,0 +1,28 @@
+"""The exponential moving average of the weights, which is what samples.
+
+The decay rises from 0 as min(decay, (1 + n)/(10 + n)), so that the average of a short run is not its beginning.
+
+Polyak, Juditsky. Acceleration of Stochastic Approximation by Averaging. SIAM 1992.
+"""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Ema:
+    """A second set of weights that follows the first."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        """Move towards the weights after `step` steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        # parameters come in one order from both networks
+        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), 1 - decay)
+        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -1,0 +1,72 @@
+"""The log of a run: one JSON object a line.
+
+`log.jsonl` holds what the run is determined by its recipe to say, so an interrupted and resumed run ends with the same
+bytes as one that was not; the clock's readings go to `timing.jsonl`, and to TensorBoard where it is installed.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from neblina.core.atomic import write_file
+from neblina.core.errors import StorageError
+
+
+class Journal:
+    """Appends to the log of a run whose first `step` steps stand."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._log = folder / "log.jsonl"
+        self._timing = folder / "timing.jsonl"
+        self._cut_back(step)
+        self._board = _tensorboard(folder / "tensorboard", step)
+
+    def write(self, record: dict[str, Any], timing: dict[str, Any]) -> None:
+        """Append one record, and what the clock said about it.
+
+        Raises:
+            StorageError: the disk is full or refuses.
+        """
+        _append(self._log, record)
+        _append(self._timing, timing)
+        if self._board is not None:
+            for name, value in {**record, **timing}.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, record["step"])
+
+    def _cut_back(self, step: int) -> None:
+        """Forget what a run that was cut off had written after its last checkpoint, half lines included."""
+        kept = [record for record in read_log(self._log) if record["step"] <= step]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_file(self._log, lambda aside: aside.write_text(text))
+
+
+def read_log(place: Path) -> list[dict[str, Any]]:
+    """The whole records of a log."""
+    records: list[dict[str, Any]] = []
+    if place.exists():
+        for line in place.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:  # the line a kill cut in half
+                break
+    return records
+
+
+def _append(place: Path, record: dict[str, Any]) -> None:
+    try:
+        with place.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise StorageError(f"{place} could not be written: {error.strerror or error}") from error
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]

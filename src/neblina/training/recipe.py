@@ -1,0 +1,237 @@
+"""A recipe: everything a training run is determined by, as data.
+
+Recipes are YAML files; the package brings some, and any field can be overridden from the command line. Imports no
+torch, so that a command line that only prints its help does not wait for it.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from neblina.core.errors import SettingError, choose
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A group of settings; an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which pictures."""
+
+    source: str = "digits"
+    "digits, or a path to a folder, a zip archive or IDX files"
+    resolution: Positive | None = None
+    "side that pictures are scaled to; as they are when left out"
+    channels: Literal[1, 3] | None = None
+    "1 grey, 3 colour; from the pictures when left out"
+    holdout: Share = 0.0
+    "share of the pictures kept out of training"
+    labels: bool = True
+    "condition the model on the pictures' classes where they have them"
+    flip: bool = False
+    "mirror half of the pictures left to right"
+
+
+class Process(Section):
+    """How pictures are corrupted, and what the network predicts."""
+
+    schedule: str = "cosine"
+    "a noise schedule"
+    settings: dict[str, int | float] = {}
+    "numbers of the schedule, such as steps or beta_end"
+    parameterisation: str = "v"
+    "what the network predicts"
+    clock: str | None = None
+    "how the network is told the time; the parameterisation's own when left out"
+
+
+class Network(Section):
+    """The U-Net."""
+
+    channels: tuple[Positive, ...] = (32, 64)
+    "feature maps at each resolution, from the full one down"
+    attention: tuple[bool, ...] = (False, True)
+    "where to attend, one a resolution"
+    blocks: Positive = 2
+    "residual blocks an encoder level; the decoder has one more"
+    dropout: Share = 0.0
+    "probability of dropping a feature"
+    head_dim: Positive | None = 8
+    "channels of an attention head; one head when left out"
+    groups: Positive = 32
+    "groups of the normalisations"
+    scale_shift: bool = False
+    "the time scales and shifts the normalisation instead of being added before it"
+
+
+class Optimizer(Section):
+    """AdamW and its schedule."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    "learning rate"
+    betas: tuple[float, float] = (0.9, 0.99)
+    "decay of its two moments"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    "decoupled weight decay"
+    warmup: Annotated[int, Field(ge=0)] = 100
+    "steps over which the learning rate rises"
+    decay: Literal["none", "linear", "cosine"] = "none"
+    "how the learning rate falls to 0 at the end"
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    "most the gradient's norm may be"
+
+
+class Training(Section):
+    """How long, and what is kept."""
+
+    images: Positive = 300_000
+    "training examples, repeats counted"
+    batch: Positive = 128
+    "examples a step, over all processes together"
+    seed: int = 0
+    "of everything random"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    "of the network's arithmetic; weights and averages stay fp32"
+    label_dropout: Share = 0.1
+    "share of examples whose label is hidden, for guidance"
+    ema: Share = 0.999
+    "decay of the averaged weights a step"
+    log_every: Positive = 20
+    "steps between log lines"
+    sample_every: Annotated[int, Field(ge=0)] = 1000
+    "steps between sample grids; 0 for none"
+    checkpoint_every: Positive = 1000
+    "steps between checkpoints"
+    keep: Annotated[int, Field(ge=1)] = 2
+    "checkpoints kept"
+
+
+class Sampling(Section):
+    """How the trained model samples when nothing else is asked for."""
+
+    sampler: str = "dpmpp_2m"
+    "a sampler"
+    steps: Positive = 25
+    "steps"
+    grid: str | None = None
+    "a grid of times; the sampler's default when left out"
+    guidance: float = 1.0
+    "weight of classifier-free guidance; 1 is none"
+    clip: Annotated[float, Field(gt=0)] | None = None
+    "limit that the belief about the clean picture is clipped to"
+
+
+class Recipe(Section):
+    """A training run."""
+
+    name: str = "run"
+    "what its folder is called"
+    data: Data = Data()
+    process: Process = Process()
+    network: Network = Network()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+    sampling: Sampling = Sampling()
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return -(-self.training.images // self.training.batch)
+
+
+def packaged() -> tuple[str, ...]:
+    """Names of the recipes in the package."""
+    folder = resources.files("neblina") / "recipes"
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")))
+
+
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name, by the path of a YAML file, or for a path with pictures (the recipe `pictures`).
+
+    Args:
+        name: of a packaged recipe, a YAML file, or a folder or archive of pictures.
+        overrides: nested settings that replace the recipe's.
+    Raises:
+        SettingError: no such recipe, an unknown setting, or a value out of range.
+    """
+    if name in packaged():
+        where, text = f"recipe {name!r}", (resources.files("neblina") / "recipes" / f"{name}.yaml").read_text()
+    elif name.endswith((".yaml", ".yml")):
+        if not Path(name).exists():
+            raise SettingError(f"{name} does not exist")
+        where, text = f"recipe {name!r}", Path(name).read_text()
+    elif Path(name).exists():
+        return load_recipe("pictures", _merged({"name": _stem(name), "data": {"source": name}}, overrides or {}))
+    else:
+        choose("recipe, a YAML file or a path to pictures", name, packaged())
+        raise AssertionError
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise SettingError(f"{where} is not YAML: {error}") from error
+    return build_recipe(_merged(content, overrides or {}), where, text)
+
+
+def build_recipe(content: Mapping[str, Any], where: str, text: str = "") -> Recipe:
+    """A recipe from nested settings.
+
+    Raises:
+        SettingError: an unknown setting or a value out of range, with the line it stands in if `text` has it.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise SettingError("\n".join(_sentence(one, where, text) for one in error.errors())) from error
+
+
+def differences(one: Recipe, other: Recipe) -> Iterator[str]:
+    """Settings that differ, as "training.batch: 64 there, 128 here"."""
+    flat_one, flat_other = dict(_flat(one.model_dump())), dict(_flat(other.model_dump()))
+    for key in sorted(flat_one.keys() | flat_other.keys()):
+        if flat_one.get(key) != flat_other.get(key):
+            yield f"{key}: {flat_one.get(key)!r} there, {flat_other.get(key)!r} here"
+
+
+def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in overrides.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _stem(path: str) -> str:
+    return Path(path).resolve().name.split(".")[0] or "run"
+
+
+def _sentence(error: Any, where: str, text: str) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    leaf = str(error["loc"][-1]) if error["loc"] else ""
+    lines = [number for number, line in enumerate(text.splitlines(), start=1) if line.strip().startswith(f"{leaf}:")]
+    start = f"{where}, line {lines[0]}: {place}" if lines else f"{where}: {place}"
+    if error["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in error["loc"][:-1]:
+            section = section.model_fields[str(part)].annotation
+        try:
+            choose("setting", leaf, section.model_fields)
+        except SettingError as unknown:
+            return f"{start} is not a setting.{str(unknown).removeprefix(f'{leaf!r} is not a setting.')}"
+    return f"{start} = {error['input']!r}: {error['msg']}"
