@@ -72,7 +72,13 @@ class Leaf:
     def identity(self) -> tuple[object, ...]:
         """Leaves of an equal identity have the same answer."""
         labels = self.condition.labels
-        return (id(self.denoiser), id(self.x), id(self.t), None if labels is None else id(labels), self.needs_grad)
+        return (
+            id(self.denoiser),
+            id(self.x),
+            id(self.t),
+            None if labels is None else id(labels),
+            self.needs_grad,
+        )
 
 
 Combine = Callable[[Sequence[Posterior]], Posterior]
@@ -106,9 +112,7 @@ def answer(questions: Sequence[tuple[Plan, Query]], *, max_batch: int | None = N
             parts.append(plan(query))
         except Exception as error:
             parts.append(error)
-    leaves = {
-        leaf.identity: leaf for part in parts if not isinstance(part, Exception) for leaf in part[0]
-    }
+    leaves = {leaf.identity: leaf for part in parts if not isinstance(part, Exception) for leaf in part[0]}
     answers: dict[tuple[object, ...], Posterior | Exception] = {}
     for group in _grouped(leaves.values()):
         answers.update(zip((leaf.identity for leaf in group), _ask(group, max_batch), strict=True))
@@ -189,7 +193,7 @@ def _joined(posteriors: Sequence[Posterior]) -> Posterior:
 
 
 def _split(posterior: Posterior, sizes: list[int]) -> Iterable[Posterior]:
-    means = posterior.mean.split(sizes)
+    means = torch.split(posterior.mean, sizes)
     if posterior.unclipped_mean is None:
         return (Posterior(mean) for mean in means)
-    return (Posterior(*pair) for pair in zip(means, posterior.unclipped_mean.split(sizes), strict=True))
+    return (Posterior(*pair) for pair in zip(means, torch.split(posterior.unclipped_mean, sizes), strict=True))

@@ -224,7 +224,9 @@ def _metadata(archive: Archive, names: list[str]) -> dict[str, dict[str, Any]] |
             record = json.loads(line)
             records[record["file_name"]] = record
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{archive.show('metadata.jsonl')}, line {number}: needs a JSON object with file_name") from error
+            raise DataError(
+                f"{archive.show('metadata.jsonl')}, line {number}: needs a JSON object with file_name"
+            ) from error
     return records
 
 

@@ -21,11 +21,14 @@ class Pictures(Protocol):
         captions: text of each picture, or None.
     """
 
-    shape: tuple[int, int, int]
-    labels: Tensor | None
-    label_names: tuple[str, ...]
-    captions: tuple[str, ...] | None
-
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def labels(self) -> Tensor | None: ...
+    @property
+    def label_names(self) -> tuple[str, ...]: ...
+    @property
+    def captions(self) -> tuple[str, ...] | None: ...
     def __len__(self) -> int: ...
 
     def read(self, numbers: Sequence[int]) -> Tensor:
@@ -43,7 +46,7 @@ class InMemory:
     captions: tuple[str, ...] | None = None
 
     @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+    def shape(self) -> tuple[int, int, int]:
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
@@ -62,19 +65,19 @@ class Subset:
     numbers: tuple[int, ...]
 
     @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+    def shape(self) -> tuple[int, int, int]:
         return self.whole.shape
 
     @property
-    def labels(self) -> Tensor | None:  # type: ignore[override]
+    def labels(self) -> Tensor | None:
         return None if self.whole.labels is None else self.whole.labels[list(self.numbers)]
 
     @property
-    def label_names(self) -> tuple[str, ...]:  # type: ignore[override]
+    def label_names(self) -> tuple[str, ...]:
         return self.whole.label_names
 
     @property
-    def captions(self) -> tuple[str, ...] | None:  # type: ignore[override]
+    def captions(self) -> tuple[str, ...] | None:
         captions = self.whole.captions
         return None if captions is None else tuple(captions[number] for number in self.numbers)
 

@@ -23,7 +23,11 @@ def save_sheet(pictures: Tensor, place: Path, *, columns: int, scale: int | None
     scale = scale or max(1, 48 // max(height, width))
     gap = max(1, scale // 2)
     rows = -(-count // columns)
-    sheet = torch.full((channels, rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap), 255, dtype=torch.uint8)
+    sheet = torch.full(
+        (channels, rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap),
+        255,
+        dtype=torch.uint8,
+    )
     for number, picture in enumerate(pictures):
         top = gap + number // columns * (height * scale + gap)
         left = gap + number % columns * (width * scale + gap)

@@ -47,7 +47,9 @@ def open_pictures(
     if not path.exists():
         if "/" not in source and "." not in source:
             choose("data source or a folder here", source, sources)
-        raise DataError(f"{path} does not exist. Give a folder or a zip of pictures, IDX files, or one of: {', '.join(sources)}")
+        raise DataError(
+            f"{path} does not exist. Give a folder or a zip of pictures, IDX files, or one of: {', '.join(sources)}"
+        )
     idx = _idx_pictures(path)
     if idx is not None:
         return read_idx(idx), []
@@ -97,7 +99,9 @@ def _idx_pictures(path: Path) -> Path | None:
         return None
     training = [file for file in found if "train" in file.name]
     if len(found) > 1 and len(training) != 1:
-        raise DataError(f"{path} holds several sets of IDX pictures: name one of {', '.join(file.name for file in found)}")
+        raise DataError(
+            f"{path} holds several sets of IDX pictures: name one of {', '.join(file.name for file in found)}"
+        )
     return training[0] if training else found[0]
 
 

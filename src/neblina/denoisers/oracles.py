@@ -55,7 +55,9 @@ class MixtureDenoiser:
         return Gaussian((expand(responsibility, means) * means).sum(1))
 
 
-def gaussian_denoiser(process: GaussianProcess, mean: float, std: float, shape: tuple[int, ...] = (1,)) -> MixtureDenoiser:
+def gaussian_denoiser(
+    process: GaussianProcess, mean: float, std: float, shape: tuple[int, ...] = (1,)
+) -> MixtureDenoiser:
     """The exact denoiser of N(mean, std² I) over data of one shape."""
     means = torch.full((1, *shape), mean, dtype=torch.float64)
     return MixtureDenoiser(process, means, means.new_tensor([std]), means.new_ones(1))

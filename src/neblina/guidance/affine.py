@@ -12,6 +12,9 @@ Ho, Salimans. Classifier-Free Diffusion Guidance. 2022, eq. 6.
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.core.plan import Combine, Denoiser, Leaf, Plan, Query, conditional
@@ -35,11 +38,11 @@ def affine(plans: Sequence[Plan], weights: Sequence[float]) -> Plan:
 
         def combine(posteriors: Sequence[Posterior]) -> Posterior:
             rest = list(posteriors)
-            mean = 0.0
+            means: list[Tensor] = []
             for (leaves, inner), (_, weight) in zip(parts, kept, strict=True):
                 own, rest = rest[: len(leaves)], rest[len(leaves) :]
-                mean = mean + weight * inner(own).mean
-            return Gaussian(mean)  # type: ignore[arg-type]
+                means.append(weight * inner(own).mean)
+            return Gaussian(torch.stack(means).sum(0))
 
         return [leaf for leaves, _ in parts for leaf in leaves], combine
 

@@ -97,7 +97,8 @@ class Attention(nn.Module):
         batch, channels, height, width = x.shape
         tokens = (x if self.group_norm is None else self.group_norm(x)).flatten(2).transpose(1, 2)
         q, k, v = (
-            project(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2) for project in (self.to_q, self.to_k, self.to_v)
+            project(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for project in (self.to_q, self.to_k, self.to_v)
         )
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         out = self.to_out[0](mixed).transpose(1, 2).reshape(batch, channels, height, width)

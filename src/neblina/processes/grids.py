@@ -51,7 +51,7 @@ def uniform(schedule: Schedule, steps: int) -> Tensor:
 
 @register("leading")
 def leading(schedule: Schedule, steps: int) -> Tensor:
-    """Every ⌊T/N⌋-th step of a discrete-time schedule from the first one, which leaves t = 1 out (diffusers' default)."""
+    """Every ⌊T/N⌋-th step of a discrete schedule from the first one, which leaves t = 1 out (diffusers' default)."""
     if schedule.steps is None:
         raise SettingError(f"the leading grid counts the steps of a discrete schedule, and {schedule.name} has none")
     stride = schedule.steps // steps
@@ -69,7 +69,12 @@ def quadratic(schedule: Schedule, steps: int) -> Tensor:
 def karras(schedule: Schedule, steps: int, *, rho: float = 7.0) -> Tensor:
     """k^(1/ρ) in equal steps from min(k(1), 80) to 0.002."""
     first, last = _reachable(schedule, 80.0, 0.002)
-    return _through(schedule, steps, first, lambda u: torch.lerp(first ** (1 / rho) * _ONE, last ** (1 / rho) * _ONE, u) ** rho)
+    return _through(
+        schedule,
+        steps,
+        first,
+        lambda u: torch.lerp(first ** (1 / rho) * _ONE, last ** (1 / rho) * _ONE, u) ** rho,
+    )
 
 
 @register("log_snr")
@@ -90,7 +95,10 @@ _ONE = torch.ones(1, dtype=torch.float64)
 
 def _reachable(schedule: Schedule, first: float, last: float) -> tuple[float, float]:
     """The two ratios, no noisier than t = 1 and no cleaner than the first step of a discrete-time schedule."""
-    noisiest, cleanest = _ratio(schedule, 1.0), _ratio(schedule, 1 / schedule.steps if schedule.steps else 0.0)
+    noisiest, cleanest = (
+        _ratio(schedule, 1.0),
+        _ratio(schedule, 1 / schedule.steps if schedule.steps else 0.0),
+    )
     return min(first, noisiest), max(last, cleanest)
 
 

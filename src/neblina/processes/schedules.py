@@ -222,7 +222,9 @@ class VP(VariancePreserving):
         # the positive root of ½ (β_max − β_min) t² + β_min t + log ᾱ = 0, in the form that does not cancel
         negative_log_alpha_bar = torch.nn.functional.softplus(-log_snr, threshold=1e6)
         rise = self.beta_max - self.beta_min
-        return 2 * negative_log_alpha_bar / (self.beta_min + (self.beta_min**2 + 2 * rise * negative_log_alpha_bar).sqrt())
+        return (
+            2 * negative_log_alpha_bar / (self.beta_min + (self.beta_min**2 + 2 * rise * negative_log_alpha_bar).sqrt())
+        )
 
 
 @register("edm")

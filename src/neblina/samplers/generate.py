@@ -62,7 +62,9 @@ def generate(
     schedule = denoiser.process.schedule
     times = make_grid(grid or chosen.grid, schedule, steps)
     if guidance != 1 and denoiser.num_classes == 0:
-        raise SettingError(f"guidance {guidance:g} needs a model with a condition, and this one is unconditional; leave it at 1")
+        raise SettingError(
+            f"guidance {guidance:g} needs a model with a condition, and this one is unconditional; leave it at 1"
+        )
     condition = Condition(labels)
     denoiser.labels(condition.null() if guidance != 1 else condition)  # refuse before the work, not in it
     plan: Plan = classifier_free(denoiser, condition, guidance)

@@ -70,9 +70,9 @@ class Sampler:
 _GIVEN = ("process", "x", "times", "noise")
 
 
-def register(*names: str, order: int, stages: int = 1, stochastic: bool = False, **settings: Any) -> Callable[
-    [Callable[..., Sampling]], Callable[..., Sampling]
-]:
+def register(
+    *names: str, order: int, stages: int = 1, stochastic: bool = False, **settings: Any
+) -> Callable[[Callable[..., Sampling]], Callable[..., Sampling]]:
     """Put a sampler in the table under one or more names: two names, one map.
 
     Args:

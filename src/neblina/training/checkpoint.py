@@ -57,11 +57,7 @@ def save_checkpoint(
     """
     place = folder / f"step-{step:08d}"
     state = optimizer.state_dict()
-    tensors = {
-        f"{number}.{name}": value
-        for number, values in state["state"].items()
-        for name, value in values.items()
-    }
+    tensors = {f"{number}.{name}": value for number, values in state["state"].items() for name, value in values.items()}
     with new_folder(place) as aside:
         _save(net.state_dict(), aside / "net.safetensors")
         _save(ema.state_dict(), aside / "ema.safetensors")

@@ -6,16 +6,20 @@ Polyak, Juditsky. Acceleration of Stochastic Approximation by Averaging. SIAM 19
 """
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+Net = TypeVar("Net", bound=nn.Module)
 
-class Ema:
+
+class Ema(Generic[Net]):
     """A second set of weights that follows the first."""
 
-    def __init__(self, net: nn.Module, decay: float) -> None:
-        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+    def __init__(self, net: Net, decay: float) -> None:
+        self.net = copy.deepcopy(net)
+        self.net.eval().requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()

@@ -164,7 +164,10 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         SettingError: no such recipe, an unknown setting, or a value out of range.
     """
     if name in packaged():
-        where, text = f"recipe {name!r}", (resources.files("neblina") / "recipes" / f"{name}.yaml").read_text()
+        where, text = (
+            f"recipe {name!r}",
+            (resources.files("neblina") / "recipes" / f"{name}.yaml").read_text(),
+        )
     elif name.endswith((".yaml", ".yml")):
         if not Path(name).exists():
             raise SettingError(f"{name} does not exist")

@@ -1,0 +1,99 @@
+"""`neblina generate`: pictures from a model."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from neblina.cli.progress import bar, console
+
+
+def generate(
+    model: Path,
+    /,
+    *,
+    label: list[str] | None = None,
+    number: Annotated[int | None, Parameter(name=("-n", "--number"))] = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    grid: str | None = None,
+    guidance: float | None = None,
+    eta: float | None = None,
+    seed: int = 0,
+    offset: int = 0,
+    batch: int = 64,
+    out: Path = Path("generated"),
+    device: str | None = None,
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+) -> None:
+    """Make pictures with a trained model, and a sheet of all of them.
+
+    Parameters
+    ----------
+    model
+        A model folder.
+    label
+        Class by number or name; may be given several times.
+    number
+        How many pictures; one a label when left out.
+    steps
+        Sampling steps.
+    sampler
+        How to walk: ddim, ddpm, heun, dpmpp_2m, …
+    grid
+        Which times to visit: log_snr, uniform, karras, …
+    guidance
+        Weight of classifier-free guidance; 1 is none.
+    eta
+        Noise on the way, for ddim: 0 none, 1 as much as ddpm.
+    seed
+        Any integer; the same seed makes the same pictures.
+    offset
+        Number of the first picture under the seed.
+    batch
+        Most pictures in one network call.
+    out
+        Folder for the pictures.
+    device
+        cpu, cuda, …; the best there is when left out.
+    dtype
+        Of the network's arithmetic.
+    """
+    from neblina.data.pictures import to_uint8
+    from neblina.data.sheets import save_sheet, to_image
+    from neblina.samplers.drive import Step
+    from neblina.tasks.model import load
+
+    opened = load(model, device=device, dtype=dtype)
+    with bar("generating") as progress:
+        task = progress.task_ids[0]
+
+        def on_step(step: Step) -> None:
+            progress.update(task, advance=len(step.query.x), words=f"t = {float(step.query.t.max()):.3f}")
+
+        began = time.perf_counter()
+        pictures = to_uint8(
+            opened.generate(
+                labels=label,
+                n=number,
+                steps=steps,
+                sampler=sampler,
+                grid=grid,
+                guidance=guidance,
+                seed=seed,
+                offset=offset,
+                batch=batch,
+                settings=None if eta is None else {"eta": eta},
+                on_step=on_step,
+            )
+        )
+        seconds = time.perf_counter() - began
+        progress.update(task, total=progress.tasks[0].completed, words="")
+    out.mkdir(parents=True, exist_ok=True)
+    for place, picture in enumerate(pictures):
+        to_image(picture).save(out / f"{seed}-{offset + place:05d}.png")
+    sheet = out / "sheet.png"
+    save_sheet(pictures, sheet, columns=min(len(pictures), len(label) if label and len(label) > 1 else 8))
+    speed = len(pictures) / seconds
+    console.print(f"generated {len(pictures)} pictures in {seconds:.1f} s ({speed:.1f} images/s)    {sheet}")

@@ -1,0 +1,38 @@
+"""`neblina`: the commands. Each lives in its own file and is imported when it is called."""
+
+import sys
+
+from cyclopts import App
+
+from neblina.core.errors import Cancelled, Interrupted, NeblinaError
+from neblina.version import __version__
+
+app = App(
+    name="neblina",
+    help="Diffusion models, from a folder of pictures to a measured model.",
+    version=__version__,
+    help_format="plaintext",
+)
+app.command("neblina.cli.demo:demo", name="demo", help="Train on handwritten digits, generate, measure: see it work.")
+app.command("neblina.cli.train:train", name="train", help="Train a model from a recipe or from a folder of pictures.")
+app.command("neblina.cli.generate:generate", name="generate", help="Make pictures with a trained model.")
+app.command("neblina.cli.info:info", name="info", help="Say what is known about a model.")
+
+
+def run() -> None:
+    """Run the command line; a user's mistake is one sentence, never a traceback."""
+    try:
+        app()
+    except (Interrupted, Cancelled) as stop:
+        print(f"neblina: {stop}", file=sys.stderr)
+        sys.exit(130)
+    except NeblinaError as error:
+        print(f"neblina: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("neblina: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

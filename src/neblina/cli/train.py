@@ -1,0 +1,91 @@
+"""`neblina train`: from pictures to a model."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from neblina.cli.progress import bar, console
+from neblina.training.recipe import Recipe, load_recipe
+
+
+def train(
+    what: str,
+    /,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None,
+    seed: int | None = None,
+    skip_bad: bool = False,
+    overrides: Annotated[Recipe | None, Parameter(name="*")] = None,
+) -> None:
+    """Train a model. Any setting of the recipe is an option: --optimizer.lr 3e-4.
+
+    Parameters
+    ----------
+    what
+        A recipe of the package (digits, mnist), a YAML file, or a folder or zip of pictures.
+    out
+        Where the run lives; runs/NAME when left out.
+    resume
+        Go on with an interrupted run.
+    device
+        cpu, cuda, …; the best there is when left out.
+    dtype
+        Short for --training.precision.
+    seed
+        Short for --training.seed.
+    skip_bad
+        Leave unusable files out instead of refusing the set.
+    """
+    settings: dict[str, Any] = overrides.model_dump(exclude_unset=True) if overrides is not None else {}
+    for key, value in {"precision": dtype, "seed": seed}.items():
+        if value is not None:
+            settings.setdefault("training", {})[key] = value
+    recipe = load_recipe(what, settings)
+
+    from neblina.tasks.train import train_recipe
+    from neblina.training.trainer import Report
+
+    folder = out or Path("runs") / recipe.name
+    began = time.perf_counter()
+    with bar(f"training {recipe.name}") as progress:
+        task = progress.task_ids[0]
+        first: list[int] = []
+
+        def on_read(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, words="looking at the pictures")
+
+        def on_report(report: Report) -> None:
+            if report.note:
+                console.print(f"note: {report.note}")
+                return
+            if not first:
+                first.append(report.step - 1)
+                progress.reset(task, total=report.steps, completed=report.step)
+            speed = (report.step - first[0]) * recipe.training.batch / (time.perf_counter() - began)
+            words = f"{speed:,.0f} images/s"
+            if report.loss is not None:
+                losses.append(report.loss)
+            if losses:
+                words += f"  loss {losses[-1]:.4f}"
+            progress.update(task, completed=report.step, total=report.steps, words=words)
+
+        losses: list[float] = []
+        model = train_recipe(
+            recipe,
+            folder,
+            resume=resume,
+            device=device,
+            skip_bad=skip_bad,
+            on_read=on_read,
+            on_report=on_report,
+        )
+    console.print(f"trained in {time.perf_counter() - began:.0f} s")
+    console.print(f"the model                                 {model}")
+    console.print(f"samples while training                    {folder / 'samples'}")
+    console.print(f"the loss                                  {folder / 'loss.png'}")
+    console.print(f"try next:  neblina generate {model} -n 16")

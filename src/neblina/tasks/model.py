@@ -1,0 +1,189 @@
+"""A trained model, ready to be asked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neblina.bundle.folder import Bundle, load_bundle, save_bundle
+from neblina.core.errors import SettingError, choose
+from neblina.samplers.drive import OnStep
+from neblina.samplers.generate import generate
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in memory.
+
+    Attributes:
+        bundle: its parts and what is known about it.
+        device: where it computes.
+    """
+
+    bundle: Bundle
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its pictures."""
+        config = self.bundle.net.config
+        size = config.sample_size
+        if size is None:
+            raise SettingError("the model's configuration does not say a sample_size")
+        height, width = (size, size) if isinstance(size, int) else size
+        return config.in_channels, height, width
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as a folder that diffusers also opens.
+
+        Raises:
+            CheckpointError: something that is not a model is there.
+            StorageError: the disk is full or refuses.
+        """
+        save_bundle(self.bundle, Path(folder))
+
+    def generate(
+        self,
+        *,
+        labels: int | str | Sequence[int | str] | None = None,
+        n: int | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        grid: str | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        offset: int = 0,
+        batch: int = 64,
+        settings: dict[str, float] | None = None,
+        on_step: OnStep | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """New pictures, float32 of shape (n, C, H, W), in [−1, 1] up to the model's own overshoot, on the CPU.
+
+        Picture k depends on (seed, offset + k) and its label alone, not on n or batch.
+
+        Args:
+            labels: classes by number or name, repeated in turn to n; None leaves it to the model, which then must
+                know how to go without.
+            n: how many; None is one a label.
+            steps: sampling steps; None is the model's default, as for the next three.
+            sampler: a registered name.
+            grid: a registered grid of times.
+            guidance: weight w of classifier-free guidance; 1 is none, the papers' ω is w − 1.
+            seed: any integer.
+            offset: number of the first picture under the seed.
+            batch: most pictures in one network call.
+            settings: of the sampler, such as {"eta": 0.5}.
+            on_step: told after every answer of every batch.
+            cancelled: asked before every step; once True, Cancelled is raised.
+        Raises:
+            SettingError: an unknown name, label or setting, or a number out of range.
+        """
+        default = self.bundle.sampling
+        classes = self._labels(labels)
+        count = n if n is not None else len(classes or [0])
+        if count < 1 or batch < 1 or offset < 0:
+            raise SettingError(f"n ({count}) and batch ({batch}) are at least 1, offset ({offset}) at least 0")
+        parts = []
+        for start in range(0, count, batch):
+            numbers = range(start, min(start + batch, count))
+            given = None if classes is None else torch.tensor([classes[number % len(classes)] for number in numbers])
+            parts.append(
+                generate(
+                    self.bundle.denoiser(),
+                    self.shape,
+                    [offset + number for number in numbers],
+                    labels=given,
+                    sampler=sampler or default.sampler,
+                    steps=default.steps if steps is None else steps,
+                    grid=grid or (default.grid if sampler in (None, default.sampler) else None),
+                    guidance=default.guidance if guidance is None else guidance,
+                    clip=default.clip,
+                    clip_keeps_direction=default.clip_keeps_direction,
+                    seed=seed,
+                    device=self.device,
+                    settings=settings,
+                    on_step=on_step,
+                    cancelled=cancelled,
+                ).cpu()
+            )
+        return torch.cat(parts)
+
+    def describe(self) -> dict[str, Any]:
+        """What is known about the model."""
+        config = self.bundle.net.config
+        return {
+            "pictures": "x".join(map(str, self.shape)),
+            "parameters": sum(parameter.numel() for parameter in self.bundle.net.parameters()),
+            "levels": list(config.block_out_channels),
+            "process": self.bundle.schedule.config(),
+            "predicts": self.bundle.parameterisation,
+            "labels": list(self.bundle.label_names),
+            "goes without a label": not self.bundle.label_names or self.bundle.null_label is not None,
+            "sampling": vars(self.bundle.sampling),
+            **self.bundle.card,
+        }
+
+    def _labels(self, labels: int | str | Sequence[int | str] | None) -> list[int] | None:
+        names = self.bundle.label_names
+        if labels is None:
+            return [-1] if names else None
+        if not names:
+            raise SettingError("this model is unconditional: it takes no labels")
+        given = [labels] if isinstance(labels, int | str) else list(labels)
+        if not given:
+            raise SettingError("labels is empty; leave it out to sample without")
+        return [self._label(label) for label in given]
+
+    def _label(self, label: int | str) -> int:
+        names = self.bundle.label_names
+        if isinstance(label, str) and label not in names and label.lstrip("-").isdigit():
+            label = int(label)
+        if isinstance(label, str):
+            return names.index(choose("label of this model", label, names))
+        if not 0 <= label < len(names):
+            raise SettingError(f"label {label} is out of range: this model knows 0 … {len(names) - 1}")
+        return label
+
+
+def load(folder: str | Path, *, device: str | None = None, dtype: str = "fp32") -> Model:
+    """Open a model folder, ours or a DDPMPipeline that diffusers wrote.
+
+    Args:
+        folder: where it is.
+        device: "cpu", "cuda", …; None for a GPU if there is one.
+        dtype: fp32, bf16 or fp16: of the network's weights and arithmetic. Posteriors stay float32.
+    Raises:
+        CheckpointError: a file is missing, cut short, or does not fit.
+        SettingError: an unknown dtype, device or configuration field.
+    """
+    chosen = _DTYPES[choose("dtype", dtype, _DTYPES)]
+    place = pick_device(device)
+    bundle = load_bundle(Path(folder))
+    bundle.net.to(place, chosen)
+    if chosen is not torch.float32:
+        # half-precision convolutions are fastest with the channels last; fp32 ones gain nothing (docs/log.md)
+        bundle.net.channels_last()
+    return Model(bundle, place)
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device of that name; a GPU if there is one for None.
+
+    Raises:
+        SettingError: no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(f"device {device!r} cannot be used here: {reason}") from error
+    return place

@@ -1,0 +1,46 @@
+"""Train a recipe: open its pictures, train, plot the loss."""
+
+from pathlib import Path
+
+from neblina.data.files import OnRead
+from neblina.data.pictures import Pictures, split
+from neblina.data.sources import open_pictures
+from neblina.tasks.plots import plot_loss
+from neblina.training.journal import read_log
+from neblina.training.recipe import Recipe
+from neblina.training.trainer import OnReport, Report, train
+
+
+def train_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    skip_bad: bool = False,
+    on_read: OnRead | None = None,
+    on_report: OnReport | None = None,
+) -> Path:
+    """Train, and return the model's folder; arguments and errors of `neblina.training.trainer.train`.
+
+    Raises:
+        DataError: pictures that cannot be used, before anything is trained.
+    """
+    pictures, bad = open_recipe_pictures(recipe, skip_bad=skip_bad, on_read=on_read)
+    for sentence in bad:
+        if on_report is not None:
+            on_report(Report(0, recipe.steps, 0, note=f"{sentence} Left out."))
+    training, _ = split(pictures, recipe.data.holdout, recipe.training.seed)
+    model = train(recipe, training, folder, resume=resume, device=device, on_report=on_report)
+    plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
+    return model
+
+
+def open_recipe_pictures(
+    recipe: Recipe, *, skip_bad: bool = False, on_read: OnRead | None = None
+) -> tuple[Pictures, list[str]]:
+    """All pictures of a recipe, held-out ones included, and a sentence for each bad file that was left out."""
+    data = recipe.data
+    return open_pictures(
+        data.source, resolution=data.resolution, channels=data.channels, skip_bad=skip_bad, on_read=on_read
+    )
