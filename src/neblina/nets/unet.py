@@ -103,7 +103,7 @@ class UNetConfig:
                 f"{len(self.up_block_types)} up_block_types; there must be one of each a level"
             )
         if self.time_embedding_type == "learned" and self.num_train_timesteps is None:
-            raise SettingError("unet config: a learned time embedding needs num_train_timesteps")
+            raise SettingError("unet config: time_embedding_type 'learned' needs num_train_timesteps")
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise SettingError(
@@ -196,7 +196,7 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def channels_last(self) -> None:
-        """Lay the weights out with the channels last, which convolutions in half precision and backwards are faster with."""
+        """Lay the weights out with the channels last: convolutions are faster so in half precision, and backwards."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:

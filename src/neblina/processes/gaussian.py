@@ -37,15 +37,15 @@ class Normal:
 
     Attributes:
         mean: shape (B, *).
-        std: shape (B,), float64 on the CPU.
+        std: shape (B,), float64 on the CPU; None for a single point, which draws no noise.
     """
 
     mean: Tensor
-    std: Tensor
+    std: Tensor | None
 
     def sample(self, noise: Noise) -> Tensor:
-        """One draw a sample. A distribution without spread takes no noise from the source."""
-        if not bool(self.std.any()):
+        """One draw a sample. A std that happens to be 0 draws too, so that company never shifts a sample's draws."""
+        if self.std is None:
             return self.mean
         return self.mean + expand(self.std, self.mean) * noise(self.mean)
 
@@ -93,10 +93,10 @@ class GaussianProcess:
         true = ratio(sigma_s, sigma_t) ** 2 * self._added(s, t)
         eta = variance.eta if isinstance(variance, Eta) else 1.0
         keep = ratio((sigma_s**2 - eta**2 * true).clamp(min=0).sqrt(), sigma_t)
-        if isinstance(variance, Eta):
-            std = eta * true.sqrt()
-        else:
+        if isinstance(variance, Large):
             std = torch.where(sigma_s > 0, self._added(s, t), 0.0).sqrt()
+        else:
+            std = eta * true.sqrt() if eta else None
         if posterior.unclipped_mean is None:
             mean = expand(keep, x) * x + expand(alpha_s - alpha_t * keep, x) * posterior.mean
         else:

@@ -1,0 +1,48 @@
+"""Noise belongs to a picture: the same bits whatever the batch."""
+
+import torch
+
+from neblina.core.noise import SampleNoise, normal
+
+
+def test_a_draw_is_a_function_of_seed_picture_and_number() -> None:
+    one = normal(3, 7, 2, (4, 5))
+    assert torch.equal(one, normal(3, 7, 2, (4, 5)))
+    for other in (normal(4, 7, 2, (4, 5)), normal(3, 8, 2, (4, 5)), normal(3, 7, 3, (4, 5))):
+        assert not torch.equal(one, other)
+        assert abs(float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])) < 0.8
+
+
+def test_the_noise_of_a_picture_does_not_know_its_batch() -> None:
+    alone = SampleNoise(1, [5])
+    many = SampleNoise(1, range(32))
+    some = SampleNoise(1, range(4, 8))
+    for _ in range(3):
+        rows = [source(torch.empty(len(source.indices), 3, 8, 8)) for source in (alone, many, some)]
+        assert torch.equal(rows[0][0], rows[1][5])
+        assert torch.equal(rows[0][0], rows[2][1])
+
+
+def test_taking_rows_goes_on_from_the_same_draw() -> None:
+    noise = SampleNoise(1, range(4))
+    noise(torch.empty(4, 2))
+    taken = noise.take([2, 0])
+    assert torch.equal(taken(torch.empty(2, 2)), noise(torch.empty(4, 2))[[2, 0]])
+
+
+def test_it_is_standard_normal_and_independent_across_pictures_draws_and_seeds() -> None:
+    draws = torch.stack([normal(seed, k, d, (64,)) for seed in range(10) for k in range(10) for d in range(10)])
+    assert abs(float(draws.mean())) < 4 / draws.numel() ** 0.5
+    assert abs(float(draws.var()) - 1) < 4 * (2 / draws.numel()) ** 0.5
+    assert abs(float((draws**4).mean()) - 3) < 4 * (96 / draws.numel()) ** 0.5
+    correlation = draws[:-1] * draws[1:]
+    assert abs(float(correlation.mean())) < 4 / correlation.numel() ** 0.5
+
+
+def test_large_and_negative_numbers_are_seeds_too() -> None:
+    assert not torch.equal(normal(-1, 0, 0, (4,)), normal(2**63, 0, 0, (4,)))
+
+
+def test_it_is_drawn_in_float32_and_then_cast() -> None:
+    half = SampleNoise(1, [0])(torch.empty(1, 9, dtype=torch.bfloat16))
+    assert torch.equal(half[0], normal(1, 0, 0, (9,)).bfloat16())
