@@ -152,6 +152,8 @@ class Trainer:
         self.share = recipe.training.batch // self.accelerator.num_processes
         self.bundle = new_model(recipe, pictures)
         self.bundle.net.to(self.device)
+        # convolutions are up to 1.8 times faster backwards with the channels last, in fp32 too (docs/log.md)
+        self.bundle.net.channels_last()
         self.ema = Ema(self.bundle.net, recipe.training.ema)
         self.step = 0
         self.optimizer = torch.optim.AdamW(
@@ -164,8 +166,6 @@ class Trainer:
         dtype = _PRECISIONS[recipe.training.precision]
         self.autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
-        # convolutions are up to 1.8 times faster backwards with the channels last, in fp32 too (docs/log.md)
-        self.bundle.net.channels_last()
         self.denoiser = replace(self.bundle.denoiser(), net=self.accelerator.prepare(self.bundle.net))
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.summed = 0
@@ -254,6 +254,10 @@ class Trainer:
         self.bundle.net.load_state_dict(checkpoint.net)
         self.ema.net.load_state_dict(checkpoint.ema)
         self.optimizer.load_state_dict(checkpoint.optimizer)
+        for parameter, state in self.optimizer.state.items():
+            # the fused update walks weights and moments in memory order, so they must be laid out alike
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = torch.empty_like(parameter).copy_(state[name])
         self.loss_sum.fill_(checkpoint.progress["loss_sum"])
         self.summed = checkpoint.progress["summed"]
         if checkpoint.progress["scaler"]:

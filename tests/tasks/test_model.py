@@ -1,0 +1,124 @@
+"""What a user asks of a model: the same picture whatever the batch, and clear refusals."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from models import small_bundle
+
+import neblina
+from neblina.core.errors import Cancelled, CheckpointError, SettingError
+from neblina.samplers import samplers
+from neblina.tasks.model import Model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model(small_bundle(classes=3, schedule="cosine", parameterisation="v"), CPU)
+
+
+@pytest.mark.parametrize("sampler", list(samplers))
+def test_picture_k_is_the_same_picture_whatever_the_batch(model: Model, sampler: str) -> None:
+    def made(**settings: int) -> torch.Tensor:
+        return model.generate(labels=[0, 1, 2], seed=9, sampler=sampler, steps=4, guidance=2.0, **settings)
+
+    at_once = made(n=32, batch=32)
+    for batch in (1, 4):
+        assert torch.allclose(made(n=32, batch=batch), at_once, atol=1e-4)
+    in_two = torch.cat([made(n=6), made(n=4, offset=6)])
+    assert torch.allclose(in_two, at_once[:10], atol=1e-4)
+
+
+def test_another_seed_or_label_is_another_picture(model: Model) -> None:
+    one = model.generate(labels=0, seed=1)
+    assert not torch.allclose(one, model.generate(labels=0, seed=2), atol=1e-3)
+    assert not torch.allclose(one, model.generate(labels=1, seed=1), atol=1e-3)
+
+
+def test_labels_repeat_in_turn_and_go_by_name_or_number(model: Model) -> None:
+    named = Model(replace(model.bundle, label_names=("cat", "dog", "7")), CPU)
+    by_number = named.generate(labels=[0, 1, 2], n=5)
+    assert torch.equal(named.generate(labels=["cat", "dog", "7"], n=5), by_number)
+    assert torch.allclose(named.generate(labels=[0, 1], seed=0), by_number[:2], atol=1e-5)
+    assert torch.allclose(named.generate(labels=["cat"], n=2, offset=3)[0], by_number[3], atol=1e-5)
+
+
+def test_without_labels_the_model_goes_by_its_null(model: Model) -> None:
+    assert model.generate(n=2).shape == (2, 3, 8, 8)
+    never = Model(small_bundle(classes=3, null=False), CPU)
+    with pytest.raises(SettingError, match="never learned to go without a label"):
+        never.generate(n=2)
+    with pytest.raises(SettingError, match="never learned to go without a label"):
+        never.generate(labels=0, guidance=2.0)
+    assert never.generate(labels=0).shape == (1, 3, 8, 8)
+
+
+def test_saved_and_loaded_it_makes_the_same_pictures(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    loaded = neblina.load(tmp_path / "model", device="cpu")
+    assert torch.equal(loaded.generate(labels=[1], n=2, seed=3), model.generate(labels=[1], n=2, seed=3))
+
+
+def test_half_precision_makes_nearly_the_same_pictures(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    half = neblina.load(tmp_path / "model", device="cpu", dtype="bf16")
+    assert next(half.bundle.net.parameters()).dtype is torch.bfloat16
+    made = half.generate(labels=[1], n=4, steps=5, seed=3)
+    assert made.dtype is torch.float32
+    whole = model.generate(labels=[1], n=4, steps=5, seed=3)
+    assert float((made - whole).abs().mean()) < 0.02 * float(whole.abs().mean())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"steps": 0}, "at least 1 step"),
+        ({"steps": 1001}, "1001 steps are more than the 1000"),
+        ({"sampler": "dpm2m"}, "Did you mean dpmpp_2m"),
+        ({"grid": "karas"}, "Did you mean karras"),
+        ({"labels": 3}, "label 3 is out of range: this model knows 0 … 2"),
+        ({"labels": [-2]}, "label -2 is out of range"),
+        ({"labels": "cat"}, "'cat' is not a label"),
+        ({"labels": []}, "labels is empty"),
+        ({"n": 0}, "at least 1"),
+        ({"settings": {"eta": 1.0}}, "is not a setting of dpmpp_2m"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_the_fix(model: Model, settings: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        model.generate(**{"labels": 0, **settings})  # type: ignore[arg-type]
+
+
+def test_guidance_and_labels_on_an_unconditional_model_are_refused() -> None:
+    model = Model(small_bundle(), CPU)
+    assert model.generate(n=1).shape == (1, 3, 8, 8)
+    with pytest.raises(SettingError, match="guidance 2 needs a model with a condition"):
+        model.generate(n=1, guidance=2.0)
+    with pytest.raises(SettingError, match="unconditional"):
+        model.generate(labels=1)
+
+
+def test_cancelling_raises() -> None:
+    with pytest.raises(Cancelled):
+        Model(small_bundle(), CPU).generate(n=1, cancelled=lambda: True)
+
+
+def test_wrong_places_and_types_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        neblina.load(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="is missing"):
+        neblina.load(tmp_path)
+    with pytest.raises(SettingError, match="Did you mean fp16"):
+        neblina.load(tmp_path, dtype="f16")
+    with pytest.raises(SettingError, match="device 'cuda:99' cannot be used here"):
+        neblina.load(tmp_path, device="cuda:99")
+
+
+def test_what_it_says_of_itself(model: Model) -> None:
+    facts = model.describe()
+    assert facts["pictures"] == "3x8x8"
+    assert facts["process"] == {"schedule": "cosine", "steps": 1000, "max_beta": 0.999}
+    assert facts["labels"] == ["0", "1", "2"]

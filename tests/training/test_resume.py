@@ -1,0 +1,262 @@
+"""Nothing is lost: a run killed anywhere and resumed ends bit for bit where an uninterrupted one does."""
+
+import hashlib
+import json
+import multiprocessing
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, SettingError, StorageError
+from neblina.data.pictures import InMemory
+from neblina.training.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
+from neblina.training.journal import read_log
+from neblina.training.recipe import Recipe, build_recipe
+from neblina.training.trainer import Report, Trainer, train
+
+
+def tiny(**training: Any) -> Recipe:
+    return build_recipe(
+        {
+            "name": "tiny",
+            "data": {"flip": True},
+            "network": {"channels": [8, 16], "groups": 4, "blocks": 1, "dropout": 0.1},
+            "optimizer": {"decay": "cosine", "warmup": 5},
+            "training": {
+                "images": 60 * 8,
+                "batch": 8,
+                "log_every": 7,
+                "sample_every": 0,
+                "checkpoint_every": 4,
+                **training,
+            },
+        },
+        "the test's recipe",
+    )
+
+
+def pictures(count: int = 30) -> InMemory:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return InMemory(pixels, torch.arange(count) % 3, ("a", "b", "c"))
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Hashes of all that a run ends with."""
+    last = list_checkpoints(folder / "checkpoints")[-1]
+    files = [last / name for name in ("net.safetensors", "ema.safetensors", "optimizer.safetensors", "progress.json")]
+    files += [folder / "log.jsonl", folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"]
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def run_in_a_process(recipe: Recipe, folder: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    train(recipe, pictures(), folder, resume=True, device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.training
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(precision: str, tmp_path: Path) -> None:
+    recipe = tiny(precision=precision, images=240 * 8)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["neblina.training.trainer"])
+
+    def start(folder: Path) -> Any:
+        process = context.Process(target=run_in_a_process, args=(recipe, folder, 1))
+        process.start()
+        return process
+
+    undisturbed = tmp_path / "undisturbed"
+    process = start(undisturbed)
+    process.join()
+    assert process.exitcode == 0
+
+    chance = random.Random(3)
+    killed = tmp_path / "killed"
+    points: list[int] = []
+    for attempt in range(40):
+        before = list_checkpoints(killed / "checkpoints")
+        process = start(killed)
+        while process.is_alive() and list_checkpoints(killed / "checkpoints") == before:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))  # anywhere in a step, a log line or a checkpoint
+        process.kill()
+        process.join()
+        if process.exitcode == 0:  # it got through before the kill: begin again, the count goes on
+            assert digest(killed) == digest(undisturbed)
+            killed = tmp_path / f"killed-{attempt}"
+            continue
+        assert process.exitcode == -signal.SIGKILL
+        points.append(int(list_checkpoints(killed / "checkpoints")[-1].name.removeprefix("step-")))
+        if len(points) == 12:
+            break
+    assert len(points) == 12
+    assert len(set(points)) >= 6, points
+    process = start(killed)
+    process.join()
+    assert process.exitcode == 0
+    assert digest(killed) == digest(undisturbed)
+
+
+@pytest.mark.training
+def test_a_checkpoint_killed_while_it_is_written_is_never_loaded(tmp_path: Path, monkeypatch: Any) -> None:
+    """Death at every file of the second checkpoint: the first one is found, whole."""
+    from neblina.training import checkpoint as module
+
+    class Death(BaseException):
+        pass
+
+    real = module.save_file
+    for fatal in (4, 5, 6):  # the files of the second checkpoint: three safetensors each
+        calls: list[int] = []
+
+        def deadly(*arguments: Any, fatal: int = fatal, calls: list[int] = calls) -> None:
+            calls.append(1)
+            real(*arguments)
+            if len(calls) == fatal:
+                raise Death
+
+        folder = tmp_path / str(fatal)
+        monkeypatch.setattr(module, "save_file", deadly)
+        with pytest.raises(Death):
+            train(tiny(), pictures(), folder, device="cpu")
+        found, _ = newest_checkpoint(folder / "checkpoints")
+        assert found is not None
+        assert found.step == 4
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("harm", ["cut", "flip", "lose", "manifest"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(harm: str, tmp_path: Path) -> None:
+    recipe = tiny(images=12 * 8)
+    train(recipe, pictures(), tmp_path, device="cpu")
+    *_, before, last = list_checkpoints(tmp_path / "checkpoints")
+    weights = last / "net.safetensors"
+    if harm == "cut":
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    elif harm == "flip":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(bytes(content))
+    elif harm == "lose":
+        weights.unlink()
+    else:
+        (last / "manifest.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"damaged|incomplete"):
+        load_checkpoint(last)
+    found, passed = newest_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.step == int(before.name.removeprefix("step-"))
+    assert str(last) in passed[0]
+    notes: list[str] = []
+    train(
+        recipe,
+        pictures(),
+        tmp_path,
+        resume=True,
+        device="cpu",
+        on_report=lambda report: notes.append(report.note) if report.note else None,
+    )
+    assert any("going on from the one before" in note for note in notes)
+
+
+@pytest.mark.training
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    recipe = tiny(images=20 * 8)
+    train(recipe, pictures(), undisturbed, device="cpu")
+
+    def press(report: Report) -> None:
+        if report.step == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=r"stopped after step 7 of 20.*--resume"):
+        train(recipe, pictures(), stopped, device="cpu", on_report=press)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(recipe, pictures(), stopped, resume=True, device="cpu")
+    assert digest(stopped) == digest(undisturbed)
+
+
+@pytest.mark.training
+def test_resuming_with_a_changed_recipe_names_every_changed_field(tmp_path: Path) -> None:
+    train(tiny(images=8 * 8), pictures(), tmp_path, device="cpu")
+    changed = tiny(images=8 * 8, ema=0.5).model_copy(update={"optimizer": Recipe().optimizer})
+    with pytest.raises(SettingError) as refusal:
+        train(changed, pictures(), tmp_path, resume=True, device="cpu")
+    for field in ("training.ema: 0.999 there, 0.5 here", "optimizer.decay: 'cosine' there", "optimizer.warmup: 5 there"):
+        assert field in str(refusal.value)
+    with pytest.raises(SettingError, match="holds a run already. Pass --resume"):
+        train(tiny(images=8 * 8), pictures(), tmp_path, device="cpu")
+
+
+@pytest.mark.training
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    wild = build_recipe(
+        {**tiny(images=40 * 8).model_dump(), "optimizer": {"lr": 1e18, "warmup": 0, "clip": 1e30}}, "the test's recipe"
+    )
+    with pytest.raises(DivergenceError, match=r"not finite at step \d+\. Lower optimizer\.lr \(1e\+18\)"):
+        train(wild, pictures(), tmp_path, device="cpu")
+    found, _ = newest_checkpoint(tmp_path / "checkpoints")
+    assert found is None or all(bool(tensor.isfinite().all()) for tensor in found.net.values())
+
+
+@pytest.mark.training
+def test_the_step_of_a_bad_loss_is_named_exactly(tmp_path: Path) -> None:
+    trainer = Trainer(tiny(), pictures(), device="cpu")
+    for _ in range(3):
+        trainer.advance()
+    trainer.check()
+    trainer.bundle.net.conv_in.weight.data.fill_(torch.nan)
+    for _ in range(3):
+        trainer.advance()
+    with pytest.raises(DivergenceError, match="at step 4"):
+        trainer.check()
+
+
+@pytest.mark.training
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: Any) -> None:
+    from neblina.training import checkpoint as module
+
+    real, calls = module.save_file, []
+
+    def full(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) > 3:
+            raise OSError(28, "No space left on device")
+        real(*arguments)
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        train(tiny(), pictures(), tmp_path, device="cpu")
+    found, passed = newest_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.step == 4
+    assert not passed
+    assert [place.name for place in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+@pytest.mark.training
+def test_old_checkpoints_are_removed_and_the_log_tells_of_every_interval(tmp_path: Path) -> None:
+    train(tiny(images=22 * 8, keep=3), pictures(), tmp_path, device="cpu")
+    assert [place.name for place in list_checkpoints(tmp_path / "checkpoints")] == [
+        "step-00000016",
+        "step-00000020",
+        "step-00000022",
+    ]
+    records = read_log(tmp_path / "log.jsonl")
+    assert [record["step"] for record in records] == [7, 14, 21, 22]
+    assert all(record["images"] == 8 * record["step"] for record in records)
+    timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in timing] == [7, 14, 21, 22]
+
+
+def test_half_a_line_at_the_end_of_a_log_is_not_a_record(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1}, {"step": 2}]

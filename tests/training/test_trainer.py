@@ -1,0 +1,193 @@
+"""The loop does what the algorithm says."""
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_resume import pictures, tiny
+
+from neblina.bundle.folder import load_bundle
+from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.errors import SettingError
+from neblina.data.order import batch_numbers
+from neblina.data.pictures import InMemory, to_float
+from neblina.objectives.simple import simple_loss
+from neblina.training.ema import Ema
+from neblina.training.recipe import build_recipe
+from neblina.training.trainer import Trainer, learning_rate, new_model, train
+
+
+def test_every_epoch_sees_every_example_once_in_its_own_order() -> None:
+    stream = batch_numbers(3, 10, 0, 30)
+    epochs = [stream[start : start + 10] for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert batch_numbers(3, 10, 7, 9) == stream[7:16]
+    assert batch_numbers(4, 10, 0, 10) != stream[:10]
+    assert batch_numbers(3, 3, 0, 8)[:3] != []
+
+
+@pytest.mark.training
+def test_a_step_is_algorithm_one_by_hand() -> None:
+    """Two steps of the trainer against the same arithmetic written out with plain AdamW."""
+    recipe = tiny(label_dropout=0.3)
+    recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"dropout": 0.0})})
+    trainer = Trainer(recipe, pictures(), device="cpu")
+    model = new_model(recipe, pictures())
+    net, denoiser = model.net, model.denoiser()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
+    average = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for step in range(2):
+        seen = trainer.examples(step)
+        loss = simple_loss(denoiser, seen.x0, seen.noise, seen.t, Condition(seen.labels)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, step)
+        optimizer.step()
+        decay = min(0.999, (2 + step) / (11 + step))
+        average = {name: decay * average[name] + (1 - decay) * tensor for name, tensor in net.state_dict().items()}
+        trainer.advance()
+    for name, tensor in net.state_dict().items():
+        if name.endswith("to_k.bias"):  # attention does not depend on it: its gradient is rounding, which Adam magnifies
+            continue
+        assert torch.allclose(trainer.bundle.net.state_dict()[name], tensor, atol=1e-6), name
+        assert torch.allclose(trainer.ema.net.state_dict()[name], average[name], atol=1e-6), name
+
+
+def test_what_training_sees_follows_the_recipe() -> None:
+    trainer = Trainer(tiny(batch=256, label_dropout=0.25), pictures(30), device="cpu")
+    seen = trainer.examples(0)
+    assert seen.labels is not None
+    hidden = float((seen.labels == NULL_LABEL).double().mean())
+    assert abs(hidden - 0.25) < 0.1
+    clean = to_float(pictures(30).pixels)
+    number = batch_numbers(0, 30, 0, 256)
+    mirrored = [bool(torch.equal(x, clean[k].flip(-1))) for x, k in zip(seen.x0, number, strict=True)]
+    as_is = [bool(torch.equal(x, clean[k])) for x, k in zip(seen.x0, number, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, as_is, strict=True))
+    assert abs(sum(mirrored) / 256 - 0.5) < 0.1
+    assert not torch.equal(trainer.examples(1).t, seen.t)
+    assert torch.equal(trainer.examples(0).noise, seen.noise)
+
+
+def test_the_learning_rate_rises_and_falls_as_the_recipe_says() -> None:
+    recipe = tiny()
+    rates = [learning_rate(recipe, step) for step in range(recipe.steps)]
+    assert rates[0] == pytest.approx(1e-3 / 6)
+    assert max(rates) < 1e-3
+    assert rates[30] == pytest.approx(1e-3 * (0.5 - 0.5 * math.cos(math.pi * 0.5)))
+    assert rates[-1] < 1e-5
+
+
+def test_the_average_of_constant_weights_is_the_weights() -> None:
+    net = torch.nn.Linear(2, 2)
+    ema = Ema(net, 0.9)
+    for step in range(1, 5):
+        ema.update(net, step)
+    assert torch.allclose(ema.net.weight, net.weight)
+    assert not ema.net.weight.requires_grad
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_learns_one_picture(precision: str) -> None:
+    recipe = build_recipe(
+        {
+            "network": {"channels": [16, 32], "groups": 8, "blocks": 1},
+            "optimizer": {"lr": 3e-3, "warmup": 10},
+            "training": {"images": 150 * 8, "batch": 8, "precision": precision, "ema": 0.9},
+        },
+        "the test's recipe",
+    )
+    one = InMemory(torch.randint(0, 2, (1, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8) * 255)
+    trainer = Trainer(recipe, one, device="cpu")
+    for _ in range(20):
+        trainer.advance()
+    early = trainer.mean_loss()
+    for _ in range(130):
+        trainer.advance()
+    trainer.check()
+    assert trainer.mean_loss() < 0.5 * early
+    assert next(trainer.bundle.net.parameters()).dtype is torch.float32
+
+
+def test_fp16_scales_its_loss_and_the_scale_is_stored() -> None:
+    trainer = Trainer(tiny(precision="fp16"), pictures(), device="cpu")
+    trainer.advance()
+    assert trainer.scaler.is_enabled()
+    assert trainer.progress()["scaler"]["scale"] > 1
+    assert not Trainer(tiny(precision="bf16"), pictures(), device="cpu").scaler.is_enabled()
+
+
+def test_a_perfect_network_has_no_loss_in_training_either() -> None:
+    """The target the loss compares with is the one the denoiser reads: a network that knows it loses nothing."""
+    trainer = Trainer(tiny(), pictures(), device="cpu")
+    seen = trainer.examples(0)
+    denoiser = trainer.bundle.denoiser()
+    from neblina.denoisers.parameterisations import parameterisations
+
+    target = parameterisations["v"].target(trainer.bundle.schedule, seen.x0, seen.noise, seen.t)
+
+    class Knows(torch.nn.Module):
+        def forward(self, x: torch.Tensor, time: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return target
+
+    perfect = replace(denoiser, net=Knows())
+    assert float(simple_loss(perfect, seen.x0, seen.noise, seen.t, Condition(seen.labels)).max()) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"process": {"schedule": "cosin"}}, "Did you mean cosine"),
+        ({"process": {"parameterisation": "epsilon"}}, "Did you mean eps"),
+        ({"process": {"clock": "indx"}}, "Did you mean index"),
+        ({"process": {"schedule": "vp", "clock": "index"}}, "has none"),
+        ({"process": {"settings": {"max_betta": 2}}}, "Did you mean max_beta"),
+        ({"sampling": {"sampler": "hen"}}, "Did you mean heun"),
+        ({"sampling": {"steps": 2000}}, "2000 steps are more than the 1000"),
+        ({"network": {"attention": [True]}}, "one of each a resolution"),
+        ({"network": {"channels": [30, 64]}}, "30 cannot be split into norm_num_groups"),
+        ({"network": {"channels": [32] * 5, "attention": [False] * 5}}, "8x8 is no multiple of 16"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_before_training(change: dict[str, object], said: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=said):
+        train(build_recipe(change, "the test's recipe"), pictures(), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.training
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """torchrun with two processes: each takes half of every batch, the gradients are averaged, one model is written."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path\n"
+        "from test_resume import pictures, tiny\n"
+        "from neblina.training.trainer import train\n"
+        "train(tiny(images=10 * 8), pictures(), Path(sys.argv[1]), device='cpu')\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29617", str(script)]
+    done = subprocess.run(
+        [*command, str(tmp_path / "run"), str(here)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert load_bundle(tmp_path / "run" / "model").label_names == ("a", "b", "c")
+    trained = load_bundle(tmp_path / "run" / "model").net.conv_in.weight
+    assert not torch.equal(trained, new_model(tiny(), pictures()).net.conv_in.weight)
