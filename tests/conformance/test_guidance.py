@@ -19,7 +19,9 @@ from neblina.processes.schedules import VP
 
 PROCESS = GaussianProcess(VP())
 LABELS = Condition(torch.tensor([0, 1, 2]))
-QUERY = Query(torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None], torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64))
+QUERY = Query(
+    torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None], torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+)
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,13 @@ def test_nested_plans_flatten_to_one_call_and_ask_nothing_twice() -> None:
     guided = [affine([conditional(denoiser, one), null], [2.0, -1.0]) for one in conditions]
     nested = evaluate(affine(guided, [0.5, 0.25, 0.25]), QUERY).mean
     assert len(denoiser.calls) == 1
-    by_hand = sum(
-        weight * (2 * denoiser.inner.posterior(QUERY.x, QUERY.t, one).mean)
-        for weight, one in zip((0.5, 0.25, 0.25), conditions, strict=True)
-    ) - denoiser.inner.posterior(QUERY.x, QUERY.t, conditions[0].null()).mean
+    by_hand = (
+        sum(
+            weight * (2 * denoiser.inner.posterior(QUERY.x, QUERY.t, one).mean)
+            for weight, one in zip((0.5, 0.25, 0.25), conditions, strict=True)
+        )
+        - denoiser.inner.posterior(QUERY.x, QUERY.t, conditions[0].null()).mean
+    )
     assert torch.allclose(nested, by_hand)
 
 

@@ -84,7 +84,7 @@ def test_edm_is_its_paper_s_preconditioning() -> None:
     c_skip = SIGMA_DATA**2 / (sigma**2 + SIGMA_DATA**2)
     c_out = sigma * SIGMA_DATA / (sigma**2 + SIGMA_DATA**2).sqrt()
     assert torch.allclose(ours, c_skip * x + c_out * prediction)
-    (asked, time), = net.asked
+    ((asked, time),) = net.asked
     assert torch.allclose(asked, x / (sigma**2 + SIGMA_DATA**2).sqrt())
     assert torch.allclose(time, (sigma.log() / 4).float())
 

@@ -1,6 +1,7 @@
 """Suites 1 and 2: every registered sampler against exact denoisers. A sampler that is registered is tested here."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,7 +32,6 @@ def between(process: GaussianProcess, noisiest: float, cleanest: float, steps: i
 def fitted_order(errors: list[float]) -> float:
     """Slope of log error against log step, for steps that halve."""
     return math.log2(errors[0] / errors[-1]) / (len(errors) - 1)
-
 
 
 @EVERY
@@ -198,7 +198,7 @@ def test_euler_on_the_probability_flow_ode_is_ddim() -> None:
     grid = torch.tensor([0.9, 0.7, 0.4, 0.2, 0.1], dtype=torch.float64)
     x = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
     by_sampler = sample(samplers["euler"](process, x, grid, noise=BasisNoise()), conditional(denoiser, Condition()))
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in pairwise(grid):
         k_t, k_s = t / (1 - t), s / (1 - s)
         scaled = x / (1 - t)
         belief = denoiser.posterior(x, t.expand(5), Condition()).mean

@@ -59,7 +59,10 @@ REFUSED: dict[str, list[dict[str, Any]]] = {
     "class_embed_type": [{"class_embed_type": "timestep"}, {"class_embed_type": "identity"}],
     "resnet_time_scale_shift": [{"resnet_time_scale_shift": "spatial"}],
     "time_embedding_type": [{"time_embedding_type": "sinusoid"}, {"time_embedding_type": "learned"}],
-    "down_block_types": [{"down_block_types": ("DownBlock2D", "SkipDownBlock2D")}, {"down_block_types": ("DownBlock2D",)}],
+    "down_block_types": [
+        {"down_block_types": ("DownBlock2D", "SkipDownBlock2D")},
+        {"down_block_types": ("DownBlock2D",)},
+    ],
     "up_block_types": [{"up_block_types": ("UpBlock2D", "KUpBlock2D")}],
     "mid_block_type": [{"mid_block_type": "UNetMidBlock2DCrossAttn"}],
     "act_fn": [{"act_fn": "tanh"}],
@@ -101,7 +104,9 @@ def test_what_cannot_be_honoured_is_refused_by_name(change: dict[str, Any]) -> N
         UNetConfig(**{**SMALL, **change})
     said = str(refusal.value)
     assert field in said or (field == "sample_size" and "x" in said)
-    wrong = len(value) != 2 or any(str(part) in said for part in value) if isinstance(value, tuple) else str(value) in said
+    wrong = (
+        len(value) != 2 or any(str(part) in said for part in value) if isinstance(value, tuple) else str(value) in said
+    )
     assert wrong, said
 
 

@@ -190,9 +190,13 @@ def test_resuming_with_a_changed_recipe_names_every_changed_field(tmp_path: Path
     changed = tiny(images=8 * 8, ema=0.5).model_copy(update={"optimizer": Recipe().optimizer})
     with pytest.raises(SettingError) as refusal:
         train(changed, pictures(), tmp_path, resume=True, device="cpu")
-    for field in ("training.ema: 0.999 there, 0.5 here", "optimizer.decay: 'cosine' there", "optimizer.warmup: 5 there"):
+    for field in (
+        "training.ema: 0.999 there, 0.5 here",
+        "optimizer.decay: 'cosine' there",
+        "optimizer.warmup: 5 there",
+    ):
         assert field in str(refusal.value)
-    with pytest.raises(SettingError, match="holds a run already. Pass --resume"):
+    with pytest.raises(SettingError, match=r"holds a run already\. Pass --resume"):
         train(tiny(images=8 * 8), pictures(), tmp_path, device="cpu")
 
 

@@ -40,6 +40,7 @@ def test_a_step_is_algorithm_one_by_hand() -> None:
     trainer = Trainer(recipe, pictures(), device="cpu")
     model = new_model(recipe, pictures())
     net, denoiser = model.net, model.denoiser()
+    net.channels_last()  # the same arithmetic: AdamW's first steps magnify rounding in vanishing gradients
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
     average = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for step in range(2):
@@ -54,8 +55,6 @@ def test_a_step_is_algorithm_one_by_hand() -> None:
         average = {name: decay * average[name] + (1 - decay) * tensor for name, tensor in net.state_dict().items()}
         trainer.advance()
     for name, tensor in net.state_dict().items():
-        if name.endswith("to_k.bias"):  # attention does not depend on it: its gradient is rounding, which Adam magnifies
-            continue
         assert torch.allclose(trainer.bundle.net.state_dict()[name], tensor, atol=1e-6), name
         assert torch.allclose(trainer.ema.net.state_dict()[name], average[name], atol=1e-6), name
 
@@ -105,7 +104,9 @@ def test_every_precision_learns_one_picture(precision: str) -> None:
         },
         "the test's recipe",
     )
-    one = InMemory(torch.randint(0, 2, (1, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8) * 255)
+    one = InMemory(
+        torch.randint(0, 2, (1, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8) * 255
+    )
     trainer = Trainer(recipe, one, device="cpu")
     for _ in range(20):
         trainer.advance()
@@ -152,12 +153,13 @@ def test_a_perfect_network_has_no_loss_in_training_either() -> None:
         ({"process": {"settings": {"max_betta": 2}}}, "Did you mean max_beta"),
         ({"sampling": {"sampler": "hen"}}, "Did you mean heun"),
         ({"sampling": {"steps": 2000}}, "2000 steps are more than the 1000"),
-        ({"network": {"attention": [True]}}, "one of each a resolution"),
         ({"network": {"channels": [30, 64]}}, "30 cannot be split into norm_num_groups"),
-        ({"network": {"channels": [32] * 5, "attention": [False] * 5}}, "8x8 is no multiple of 16"),
+        ({"network": {"channels": [32] * 5}}, "8x8 is no multiple of 16"),
     ],
 )
-def test_a_recipe_that_does_not_fit_is_refused_before_training(change: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_a_recipe_that_does_not_fit_is_refused_before_training(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
     with pytest.raises(SettingError, match=said):
         train(build_recipe(change, "the test's recipe"), pictures(), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()

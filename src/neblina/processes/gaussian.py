@@ -93,6 +93,7 @@ class GaussianProcess:
         true = ratio(sigma_s, sigma_t) ** 2 * self._added(s, t)
         eta = variance.eta if isinstance(variance, Eta) else 1.0
         keep = ratio((sigma_s**2 - eta**2 * true).clamp(min=0).sqrt(), sigma_t)
+        std: Tensor | None
         if isinstance(variance, Large):
             std = torch.where(sigma_s > 0, self._added(s, t), 0.0).sqrt()
         else:

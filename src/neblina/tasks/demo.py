@@ -175,8 +175,7 @@ def _one_shot(model: Model, place: Path) -> Path:
     final = model.generate(labels=labels, seed=0, sampler="ddpm", grid="uniform", steps=100, on_step=seen.append)
     beliefs = {round(float(step.query.t[0]), 3): step.posterior.mean for step in seen}
     rows = [
-        Row(f"x̂₀ from {words}", to_uint8(beliefs[t]))
-        for t, words in ((1.0, "t = 1"), (0.5, "t = ½"), (0.25, "t = ¼"))
+        Row(f"x̂₀ from {words}", to_uint8(beliefs[t])) for t, words in ((1.0, "t = 1"), (0.5, "t = ½"), (0.25, "t = ¼"))
     ]
     rows.append(Row(f"{len(seen)} steps", to_uint8(final), [str(label) for label in labels]))
     plot_rows(rows, place, title="One shot against many steps: a single guess is a mean over digits, steps decide")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neblina.bundle.folder import Bundle, load_bundle, save_bundle
+from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
 from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate
@@ -170,20 +171,3 @@ def load(folder: str | Path, *, device: str | None = None, dtype: str = "fp32") 
         # half-precision convolutions are fastest with the channels last; fp32 ones gain nothing (docs/log.md)
         bundle.net.channels_last()
     return Model(bundle, place)
-
-
-def pick_device(device: str | None) -> torch.device:
-    """The device of that name; a GPU if there is one for None.
-
-    Raises:
-        SettingError: no such device here.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingError(f"device {device!r} cannot be used here: {reason}") from error
-    return place

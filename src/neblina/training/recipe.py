@@ -59,8 +59,8 @@ class Network(Section):
 
     channels: tuple[Positive, ...] = (32, 64)
     "feature maps at each resolution, from the full one down"
-    attention: tuple[bool, ...] = (False, True)
-    "where to attend, one a resolution"
+    attention: Annotated[int, Field(ge=0)] = 16
+    "largest side of a feature map that is attended over; 0 for nowhere"
     blocks: Positive = 2
     "residual blocks an encoder level; the decoder has one more"
     dropout: Share = 0.0

@@ -28,6 +28,7 @@ from neblina.bundle.folder import Bundle, save_bundle
 from neblina.bundle.schedulers import Sampling
 from neblina.core.atomic import write_file
 from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.devices import pick_device
 from neblina.core.errors import DivergenceError, Interrupted, SettingError, choose
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures, to_float, to_uint8
@@ -78,19 +79,15 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
     """
     channels, height, width = pictures.shape
     net = recipe.network
-    if len(net.attention) != len(net.channels):
-        raise SettingError(
-            f"network.attention has {len(net.attention)} entries and network.channels {len(net.channels)}; "
-            "there must be one of each a resolution"
-        )
+    attend = [max(height, width) // 2**level <= net.attention for level in range(len(net.channels))]
     classes = len(pictures.label_names) if recipe.data.labels and pictures.labels is not None else 0
     hidden = classes > 0 and recipe.training.label_dropout > 0
     config = UNetConfig(
         sample_size=height if height == width else (height, width),
         in_channels=channels,
         out_channels=channels,
-        down_block_types=tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in net.attention),
-        up_block_types=tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in net.attention[::-1]),
+        down_block_types=tuple("AttnDownBlock2D" if one else "DownBlock2D" for one in attend),
+        up_block_types=tuple("AttnUpBlock2D" if one else "UpBlock2D" for one in attend[::-1]),
         block_out_channels=net.channels,
         layers_per_block=net.blocks,
         dropout=net.dropout,
@@ -143,8 +140,10 @@ class Trainer:
             raise SettingError("there are no pictures to train on")
         self.recipe = recipe
         self.pictures = pictures
-        self.accelerator = Accelerator(cpu=device == "cpu")
-        self.device = self.accelerator.device if device is None else torch.device(device)
+        chosen = pick_device(device)
+        self.accelerator = Accelerator(cpu=chosen.type == "cpu")
+        # under torchrun every process has a device of its own
+        self.device = self.accelerator.device if device is None else chosen
         if recipe.training.batch % self.accelerator.num_processes:
             raise SettingError(
                 f"training.batch {recipe.training.batch} cannot be shared by {self.accelerator.num_processes} processes"

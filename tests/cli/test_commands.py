@@ -1,0 +1,140 @@
+"""The commands as a user types them, right and wrong."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from models import small_bundle
+from PIL import Image
+
+from neblina.bundle.folder import load_bundle, save_bundle
+
+TINY = [
+    "--network.channels=8", "--network.channels=16", "--network.groups=4", "--network.blocks=1",
+    "--training.images=128", "--training.batch=32", "--training.sample-every=0",
+]  # fmt: skip
+
+
+def neblina(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "neblina.cli.main", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+        check=False,
+    )
+
+
+def refused(*words: str, cwd: Path | None = None) -> str:
+    done = neblina(*words, cwd=cwd)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr + done.stdout
+    return done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    "statement", ["import neblina", "import neblina.cli.main", "from neblina.training.recipe import Recipe"]
+)
+def test_nothing_heavy_is_imported_before_it_is_used(statement: str) -> None:
+    heavy = ("torch", "transformers", "diffusers", "scipy", "sklearn", "matplotlib", "accelerate", "numpy")
+    code = f"{statement}\nimport sys\nprint([name for name in {heavy!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_help_lists_the_commands_without_torch() -> None:
+    code = (
+        "import sys\nfrom neblina.cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for command in ("demo", "train", "generate", "info"):
+        assert command in out
+    assert out.endswith("False\n")
+
+
+def test_train_help_lists_every_setting_of_the_recipe() -> None:
+    out = neblina("train", "--help").stdout
+    for setting in ("--optimizer.lr", "--data.holdout", "--process.schedule", "--training.precision", "--resume"):
+        assert setting in out
+
+
+def test_train_generate_and_info_from_a_zip_of_pictures(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for number in range(20):
+            Image.new("RGB", (8, 8), (number * 12, 0, 0)).save(tmp_path / "one.png")
+            archive.write(tmp_path / "one.png", f"{'cat' if number % 2 else 'dog'}/{number}.png")
+    done = neblina("train", "pets.zip", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "pets"
+    assert load_bundle(run / "model").label_names == ("cat", "dog")
+    assert (run / "loss.png").exists()
+    done = neblina("generate", str(run / "model"), "--label", "cat", "-n", "3", "--steps", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "sheet.png" in done.stdout
+    assert len(list((tmp_path / "generated").glob("0-*.png"))) == 3
+    facts = json.loads(neblina("info", str(run / "model"), "--as-json").stdout)
+    assert facts["labels"] == ["cat", "dog"]
+    assert facts["recipe"]["training"]["images"] == 128
+    assert "cat" in neblina("info", str(run / "model")).stdout
+
+
+def test_settings_given_on_the_command_line_reach_the_recipe(tmp_path: Path) -> None:
+    done = neblina(
+        "train", "digits", *TINY, "--optimizer.lr", "3e-4",
+        "--seed", "5", "--dtype", "bf16", "--process.settings.steps", "100", "--sampling.steps", "10",
+        "--out", str(tmp_path / "run"), "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    recipe = load_bundle(tmp_path / "run" / "model").card["recipe"]
+    assert recipe["optimizer"]["lr"] == 3e-4
+    assert recipe["optimizer"]["decay"] == "linear"  # the recipe's own, kept
+    assert recipe["training"]["seed"] == 5
+    assert recipe["training"]["precision"] == "bf16"
+    assert recipe["process"]["settings"] == {"steps": 100}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "digit"], "Did you mean digits"),
+        (["train", "digits", "--optimizer.lrr", "1"], "--optimizer.lr"),
+        (["train", "digits", "--optimizer.lr", "-1"], "lr"),
+        (["train", "digits", "--training.precision", "fp17"], "fp17"),
+        (["train", "digits", "--process.schedule", "cosin", "--out", "{tmp}/x"], "Did you mean cosine"),
+        (["train", "digits", "--device", "tpu0", "--out", "{tmp}/x"], "tpu0"),
+        (["train", "{tmp}"], "holds no pictures"),
+        (["generate", "{tmp}/nothing"], "no such folder"),
+        (["genrate", "x"], "generate"),
+        (["info", "{tmp}"], "is missing"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_the_fix(words: list[str], said: str, tmp_path: Path) -> None:
+    assert said in refused(*(word.replace("{tmp}", str(tmp_path)) for word in words), cwd=tmp_path)
+
+
+def test_a_recipe_file_with_a_mistake_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "cats.yaml").write_text("name: cats\noptimizer:\n  warmup: 10\n  learning_rte: 1.0e-3\n")
+    said = refused("train", "cats.yaml", cwd=tmp_path)
+    assert "cats.yaml" in said
+    assert "line 4: optimizer.learning_rte is not a setting" in said
+
+
+def test_generating_too_many_steps_or_a_wrong_label_is_refused(tmp_path: Path) -> None:
+    save_bundle(small_bundle(classes=3), tmp_path / "model")
+    assert "1001 steps are more than" in refused("generate", "model", "--label", "0", "--steps", "1001", cwd=tmp_path)
+    assert "label 9 is out of range" in refused("generate", "model", "--label", "9", cwd=tmp_path)
+    assert "Did you mean heun" in refused("generate", "model", "--label", "1", "--sampler", "hun", cwd=tmp_path)
+
+
+def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_bundle(small_bundle(classes=3), tmp_path / "model")
+    for out in ("one", "two"):
+        assert neblina("generate", "model", "--label", "1", "-n", "2", "--out", out, cwd=tmp_path).returncode == 0
+    for file in ("0-00000.png", "0-00001.png", "sheet.png"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
