@@ -11,13 +11,15 @@ from neblina.data.pictures import Pictures
 class PixelReader:
     """Reads the class off uint8 pictures; fitted on real training pictures only."""
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: Pictures, *, most: int = 10_000) -> None:
+        """Fit on at most `most` pictures, spread evenly over the set (the fit is quadratic in their number)."""
         from sklearn.svm import SVC
 
         if pictures.labels is None:
             raise DataError("a reader needs labelled pictures")
         self._model = SVC(gamma="scale", C=10.0)
-        self._model.fit(_rows(pictures.read(range(len(pictures)))), pictures.labels.numpy())
+        chosen = list(range(0, len(pictures), -(-len(pictures) // most)))
+        self._model.fit(_rows(pictures.read(chosen)), pictures.labels[chosen].numpy())
 
     def read(self, pictures: Tensor) -> Tensor:
         """Class of each picture of shape (N, C, H, W), shape (N,)."""

@@ -47,6 +47,17 @@ class BlockStyle:
     output_scale: float = 1.0
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention, all of shape (B, heads, N, width).
+
+    On the CPU, narrow heads in half precision are attended in float32: PyTorch's backward kernel is six times slower
+    otherwise (docs/log.md).
+    """
+    if q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] < 64:
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
 class ResnetBlock(nn.Module):
     """x + conv(act(norm(conv(act(norm(x))) + time)))."""
 
@@ -100,7 +111,7 @@ class Attention(nn.Module):
             project(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for project in (self.to_q, self.to_k, self.to_v)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = attend(q, k, v).transpose(1, 2).flatten(2)
         out = self.to_out[0](mixed).transpose(1, 2).reshape(batch, channels, height, width)
         total: Tensor = x + out
         return total if self.output_scale == 1 else total / self.output_scale

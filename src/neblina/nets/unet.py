@@ -196,7 +196,7 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def channels_last(self) -> None:
-        """Lay the weights out with the channels last: convolutions are faster so in half precision, and backwards."""
+        """Lay the weights out with the channels last: convolutions are faster so, most of all in half precision."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:

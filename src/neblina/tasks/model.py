@@ -167,7 +167,5 @@ def load(folder: str | Path, *, device: str | None = None, dtype: str = "fp32") 
     place = pick_device(device)
     bundle = load_bundle(Path(folder))
     bundle.net.to(place, chosen)
-    if chosen is not torch.float32:
-        # half-precision convolutions are fastest with the channels last; fp32 ones gain nothing (docs/log.md)
-        bundle.net.channels_last()
+    bundle.net.channels_last()
     return Model(bundle, place)
