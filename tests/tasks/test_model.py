@@ -101,6 +101,25 @@ def test_guidance_and_labels_on_an_unconditional_model_are_refused() -> None:
         model.generate(labels=1)
 
 
+def test_omega_is_the_papers_name_for_guidance_less_one(model: Model) -> None:
+    assert torch.equal(model.generate(labels=1, omega=1.5), model.generate(labels=1, guidance=2.5))
+    with pytest.raises(SettingError, match=r"w = 1 \+ ω; give one"):
+        model.generate(labels=1, omega=1.5, guidance=2.5)
+
+
+def test_another_model_can_be_the_unconditional_branch(model: Model) -> None:
+    other = Model(small_bundle(schedule="cosine", parameterisation="eps", seed=5), CPU)
+    guided = model.generate(labels=1, guidance=2.0, unconditional=other)
+    assert not torch.allclose(guided, model.generate(labels=1, guidance=2.0), atol=1e-3)
+    assert torch.equal(model.generate(labels=1, guidance=1.0, unconditional=other), model.generate(labels=1))
+    never = Model(small_bundle(classes=3, null=False, schedule="cosine"), CPU)
+    assert never.generate(labels=0, guidance=2.0, unconditional=other).shape == (1, 3, 8, 8)
+    with pytest.raises(SettingError, match="another process"):
+        model.generate(labels=1, guidance=2.0, unconditional=Model(small_bundle(), CPU))
+    with pytest.raises(SettingError, match="conditioned on labels"):
+        model.generate(labels=1, guidance=2.0, unconditional=model)
+
+
 def test_cancelling_raises() -> None:
     with pytest.raises(Cancelled):
         Model(small_bundle(), CPU).generate(n=1, cancelled=lambda: True)

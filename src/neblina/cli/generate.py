@@ -19,6 +19,8 @@ def generate(
     sampler: str | None = None,
     grid: str | None = None,
     guidance: float | None = None,
+    omega: float | None = None,
+    unconditional: Path | None = None,
     eta: float | None = None,
     seed: int = 0,
     offset: int = 0,
@@ -44,7 +46,11 @@ def generate(
     grid
         Which times to visit: log_snr, uniform, karras, …
     guidance
-        Weight of classifier-free guidance; 1 is none.
+        Weight w of classifier-free guidance; 1 is none.
+    omega
+        The same as the papers write it: w = 1 + omega.
+    unconditional
+        Folder of a separately trained unconditional model to guide away from.
     eta
         Noise on the way, for ddim: 0 none, 1 as much as ddpm.
     seed
@@ -68,6 +74,8 @@ def generate(
     opened = load(model, device=device, dtype=dtype)
     with bar("generating") as progress:
         task = progress.task_ids[0]
+        count = number if number is not None else len(label or [0])
+        progress.update(task, total=count * opened.evaluations(sampler=sampler, steps=steps))
 
         def on_step(step: Step) -> None:
             progress.update(task, advance=len(step.query.x), words=f"t = {float(step.query.t.max()):.3f}")
@@ -81,6 +89,8 @@ def generate(
                 sampler=sampler,
                 grid=grid,
                 guidance=guidance,
+                omega=omega,
+                unconditional=None if unconditional is None else load(unconditional, device=device, dtype=dtype),
                 seed=seed,
                 offset=offset,
                 batch=batch,
@@ -89,7 +99,7 @@ def generate(
             )
         )
         seconds = time.perf_counter() - began
-        progress.update(task, total=progress.tasks[0].completed, words="")
+        progress.update(task, words="")
     out.mkdir(parents=True, exist_ok=True)
     for place, picture in enumerate(pictures):
         to_image(picture).save(out / f"{seed}-{offset + place:05d}.png")

@@ -27,6 +27,7 @@ def generate(
     steps: int,
     grid: str | None = None,
     guidance: float = 1.0,
+    unconditional: NetworkDenoiser | None = None,
     clip: float | None = None,
     clip_keeps_direction: bool = False,
     seed: int = 0,
@@ -47,6 +48,7 @@ def generate(
         steps: how many.
         grid: a registered name; None for the sampler's default.
         guidance: weight of classifier-free guidance, 1 for none.
+        unconditional: a separately trained unconditional network for its other branch; None for the null of its own.
         clip: limit of the belief, None for none; after guidance.
         clip_keeps_direction: steps still point with the unclipped belief's noise.
         seed: any integer.
@@ -66,8 +68,14 @@ def generate(
             f"guidance {guidance:g} needs a model with a condition, and this one is unconditional; leave it at 1"
         )
     condition = Condition(labels)
-    denoiser.labels(condition.null() if guidance != 1 else condition)  # refuse before the work, not in it
-    plan: Plan = classifier_free(denoiser, condition, guidance)
+    denoiser.labels(condition)  # refuse before the work, not in it
+    if guidance != 1 and unconditional is None:
+        denoiser.labels(condition.null())
+    if unconditional is not None:
+        if unconditional.process != denoiser.process:
+            raise SettingError("the unconditional model was trained on another process, so the two cannot be combined")
+        unconditional.labels(Condition())
+    plan: Plan = classifier_free(denoiser, condition, guidance, unconditional=unconditional)
     if denoiser.num_classes == 0:
         plan = conditional(denoiser, Condition())
     if clip is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from neblina.bundle.folder import Bundle, load_bundle, save_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
+from neblina.samplers import samplers
 from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate
 
@@ -57,6 +58,8 @@ class Model:
         sampler: str | None = None,
         grid: str | None = None,
         guidance: float | None = None,
+        omega: float | None = None,
+        unconditional: "Model | None" = None,
         seed: int = 0,
         offset: int = 0,
         batch: int = 64,
@@ -75,7 +78,9 @@ class Model:
             steps: sampling steps; None is the model's default, as for the next three.
             sampler: a registered name.
             grid: a registered grid of times.
-            guidance: weight w of classifier-free guidance; 1 is none, the papers' ω is w − 1.
+            guidance: weight w of classifier-free guidance; 1 is none.
+            omega: the same as the papers write it, (1 + ω) ε_c − ω ε_∅: w = 1 + ω.
+            unconditional: a separately trained unconditional model for the other branch of the guidance.
             seed: any integer.
             offset: number of the first picture under the seed.
             batch: most pictures in one network call.
@@ -86,6 +91,10 @@ class Model:
             SettingError: an unknown name, label or setting, or a number out of range.
         """
         default = self.bundle.sampling
+        if guidance is not None and omega is not None:
+            raise SettingError(f"guidance {guidance:g} and omega {omega:g} say the same thing, w = 1 + ω; give one")
+        if omega is not None:
+            guidance = 1 + omega
         classes = self._labels(labels)
         count = n if n is not None else len(classes or [0])
         if count < 1 or batch < 1 or offset < 0:
@@ -104,6 +113,7 @@ class Model:
                     steps=default.steps if steps is None else steps,
                     grid=grid or (default.grid if sampler in (None, default.sampler) else None),
                     guidance=default.guidance if guidance is None else guidance,
+                    unconditional=None if unconditional is None else unconditional.bundle.denoiser(),
                     clip=default.clip,
                     clip_keeps_direction=default.clip_keeps_direction,
                     seed=seed,
@@ -114,6 +124,15 @@ class Model:
                 ).cpu()
             )
         return torch.cat(parts)
+
+    def evaluations(self, *, sampler: str | None = None, steps: int | None = None) -> int:
+        """How many answers a picture takes: what a progress bar counts.
+
+        Raises:
+            SettingError: an unknown sampler.
+        """
+        default = self.bundle.sampling
+        return samplers[sampler or default.sampler].evaluations(default.steps if steps is None else steps)
 
     def describe(self) -> dict[str, Any]:
         """What is known about the model."""

@@ -1,0 +1,67 @@
+"""Recipes: every packaged one builds, mistakes name their line, and overrides replace only what they name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from neblina.core.errors import SettingError
+from neblina.data.pictures import InMemory
+from neblina.samplers import samplers
+from neblina.training.recipe import Recipe, build_recipe, differences, load_recipe, packaged
+from neblina.training.trainer import new_model
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "pictures": (3, 32, 32)}
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_every_packaged_recipe_builds_its_model(name: str) -> None:
+    recipe = load_recipe(name)
+    pixels = torch.zeros(4, *SHAPES[name], dtype=torch.uint8)
+    bundle = new_model(recipe, InMemory(pixels, torch.arange(4), ("a", "b", "c", "d")))
+    assert bundle.null_label == 4
+    assert recipe.sampling.sampler in samplers
+    assert any("attentions" in name for name in bundle.net.state_dict())
+
+
+def test_pictures_without_labels_make_an_unconditional_model() -> None:
+    bundle = new_model(Recipe(), InMemory(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)))
+    assert bundle.net.config.num_class_embeds is None
+    assert bundle.label_names == ()
+
+
+def test_labels_can_be_left_aside_and_dropout_decides_about_the_null() -> None:
+    pictures = InMemory(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
+    assert new_model(build_recipe({"data": {"labels": False}}, "here"), pictures).label_names == ()
+    never = new_model(build_recipe({"training": {"label_dropout": 0}}, "here"), pictures)
+    assert (never.null_label, never.net.config.num_class_embeds) == (None, 2)
+
+
+def test_a_path_takes_the_recipe_for_pictures_and_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    recipe = load_recipe(str(tmp_path / "cats"), {"training": {"batch": 7}})
+    assert (recipe.name, recipe.data.source, recipe.training.batch) == ("cats", str(tmp_path / "cats"), 7)
+    assert recipe.training.ema == load_recipe("pictures").training.ema
+
+
+def test_overrides_replace_only_what_they_name() -> None:
+    changed = load_recipe("digits", {"optimizer": {"lr": 0.5}})
+    assert list(differences(load_recipe("digits"), changed)) == ["optimizer.lr: 0.004 there, 0.5 here"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optimizer:\n  lrr: 1\n", r"line 2: optimizer\.lrr is not a setting\. Did you mean lr\?"),
+        ("trainin:\n  batch: 1\n", r"line 1: trainin is not a setting\. Did you mean training\?"),
+        ("training:\n  batch: 0\n", r"line 2: training\.batch = 0"),
+        ("training:\n  precision: fp8\n", r"training\.precision = 'fp8'"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_mistake_in_a_recipe_file_names_its_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(SettingError, match=said):
+        load_recipe(str(tmp_path / "mine.yaml"))
+    with pytest.raises(SettingError, match="does not exist"):
+        load_recipe(str(tmp_path / "other.yaml"))
