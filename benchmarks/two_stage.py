@@ -2,8 +2,8 @@
 
     python benchmarks/two_stage.py
 
-With the exact denoiser of N(0, s²) every deterministic step is a number, so the sampled standard deviation is exact. Each
-form of the two-stage step is given its best log-SNR-like grid (k^(1/ρ) in equal steps, k = σ/α) out of some 500.
+With the exact denoiser of N(0, s²) every deterministic step is a number, so the sampled standard deviation is exact.
+Each form of the two-stage step is given its best log-SNR-like grid (k^(1/ρ) in equal steps, k = σ/α) out of some 500.
 """
 
 import math

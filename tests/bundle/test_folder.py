@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from models import CONFIG, small_bundle
+from safetensors import SafetensorError
 from torch import Tensor
 
 from neblina.bundle.folder import CARD, Bundle, load_bundle, save_bundle
@@ -86,8 +87,8 @@ def test_a_ddpm_folder_that_diffusers_wrote_opens_here_with_equal_pictures(
     torch.manual_seed(1)
     pipeline = DDPMPipeline(UNet2DModel(**CONFIG).eval(), DDPMScheduler(**settings))
     pipeline.save_pretrained(tmp_path / "theirs")
-    theirs = their_pictures(pipeline, 25, seed=3)
-    ours = our_pictures(tmp_path / "theirs", 25, recorded((2, 3, 8, 8), 25, seed=3))
+    theirs = their_pictures(pipeline, 30, seed=3)  # 30 does not divide 1000: trailing has to round
+    ours = our_pictures(tmp_path / "theirs", 30, recorded((2, 3, 8, 8), 30, seed=3))
     assert float((theirs - ours).abs().max()) <= 1e-4
 
 
@@ -135,6 +136,8 @@ def test_a_class_conditional_network_answers_alike_in_diffusers(tmp_path: Path) 
 @pytest.mark.parametrize("schedule", list(schedules))
 @pytest.mark.parametrize("parameterisation", list(parameterisations))
 def test_what_is_saved_is_what_is_loaded(schedule: str, parameterisation: str, tmp_path: Path) -> None:
+    if schedule == "flow" and parameterisation in ("eps", "score"):
+        pytest.skip("says nothing about the data at t = 1, and is refused")
     bundle = small_bundle(classes=2, schedule=schedule, parameterisation=parameterisation)
     bundle = replace(bundle, label_names=("cat", "dog"), card={"metrics": {"x": 1.5}})
     save_bundle(bundle, tmp_path / "model")
@@ -154,7 +157,7 @@ def test_saving_over_a_model_replaces_it_and_over_anything_else_is_refused(tmp_p
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday" / "photo.jpg").write_bytes(b"precious")
-    with pytest.raises(CheckpointError, match="is not a model; it is left alone"):
+    with pytest.raises(CheckpointError, match=r"holds photo\.jpg, which saving a model would delete; it is left alone"):
         save_bundle(small_bundle(), tmp_path / "holiday")
     assert (tmp_path / "holiday" / "photo.jpg").read_bytes() == b"precious"
 
@@ -164,9 +167,9 @@ def test_a_full_disk_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.Mo
     save_bundle(small_bundle(seed=0), place)
 
     def full(*arguments: Any, **settings: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("neblina.bundle.folder.save_file", full)
+    monkeypatch.setattr("neblina.core.tensors.save_file", full)
     with pytest.raises(StorageError, match="the disk is full"):
         save_bundle(small_bundle(seed=1), place)
     assert torch.equal(load_bundle(place).net.conv_in.weight, small_bundle(seed=0).net.conv_in.weight)
@@ -246,12 +249,12 @@ def test_a_scheduler_field_without_a_meaning_here_is_refused_by_name(config: dic
 @pytest.mark.parametrize("name", ["linear", "scaled-linear", "cosine", "sigmoid"])
 def test_a_scheduler_is_read_back_as_it_was_written(name: str) -> None:
     schedule = schedules[name]()
-    written = write_scheduler(schedule, "v", Sampling(sampler="ddpm_large", grid="uniform", clip=2.0))
+    written = write_scheduler(schedule, "v", Sampling(sampler="ddpm_large", grid="trailing", clip=2.0))
     assert written is not None
     read, parameterisation, sampling = read_scheduler(written)
     assert read == schedule
     assert parameterisation == "v"
-    assert (sampling.sampler, sampling.grid, sampling.clip) == ("ddpm_large", "uniform", 2.0)
+    assert (sampling.sampler, sampling.grid, sampling.clip) == ("ddpm_large", "trailing", 2.0)
 
 
 def test_old_attention_names_are_read(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_settings_given_on_the_command_line_reach_the_recipe(tmp_path: Path) -> 
     ("words", "said"),
     [
         (["train", "digit"], "Did you mean digits"),
-        (["train", "digits", "--optimizer.lrr", "1"], "--optimizer.lr"),
+        (["train", "digits", "--optimizer.lrr", "1"], "Did you mean --optimizer.lr?"),
         (["train", "digits", "--optimizer.lr", "-1"], "lr"),
         (["train", "digits", "--training.precision", "fp17"], "fp17"),
         (["train", "digits", "--process.schedule", "cosin", "--out", "{tmp}/x"], "Did you mean cosine"),

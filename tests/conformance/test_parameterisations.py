@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from neblina.core.conditions import Condition
+from neblina.core.errors import SettingError
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.denoisers.oracles import gaussian_denoiser
-from neblina.denoisers.parameterisations import SIGMA_DATA, clocks, default_clock, parameterisations
+from neblina.denoisers.parameterisations import SIGMA_DATA, check_end, clocks, default_clock, parameterisations
 from neblina.objectives.simple import simple_loss, spread_uniforms
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import EDM, VP, Linear, Schedule
@@ -90,16 +91,31 @@ def test_edm_is_its_paper_s_preconditioning() -> None:
 
 
 @EVERY
-def test_both_ends_of_time_are_finite_where_the_words_can_say_them(name: str, schedule: Schedule) -> None:
-    """At σ = 0 the data is x itself; only the score, infinite there, has no word for it."""
-    zero = torch.zeros(2, dtype=torch.float64)
-    x = torch.randn(2, 3, dtype=torch.float64)
-    row = parameterisations[name]
-    if name in ("eps", "v", "edm", "flow"):
-        assert torch.allclose(row.mean(schedule, x, torch.randn(2, 3, dtype=torch.float64), zero), x, atol=1e-9)
+def test_at_the_end_of_time_a_prediction_is_read_or_the_pair_is_refused(name: str, schedule: Schedule) -> None:
+    """eps and the score say nothing about the data where nothing of it is left."""
     one = torch.ones(2, dtype=torch.float64)
-    if name in ("x0", "v", "edm", "flow"):
-        assert bool(row.mean(schedule, x, torch.randn(2, 3, dtype=torch.float64), one).isfinite().all())
+    x, prediction = torch.randn(2, 2, 3, dtype=torch.float64)
+    read = parameterisations[name].mean(schedule, x, prediction, one)
+    if bool(read.isfinite().all()):
+        check_end(name, None, schedule)
+    else:
+        assert float(schedule.alpha(one)[0]) == 0
+        with pytest.raises(SettingError, match=f"{name} says nothing about the data"):
+            check_end(name, None, schedule)
+
+
+@EVERY
+def test_at_the_beginning_of_time_the_prediction_of_the_target_is_read_as_the_data(
+    name: str, schedule: Schedule
+) -> None:
+    """At σ = 0; only the score's own target is infinite there."""
+    zero = torch.zeros(2, dtype=torch.float64)
+    x0, noise = torch.randn(2, 2, 3, dtype=torch.float64)
+    target = parameterisations[name].target(schedule, x0, noise, zero)
+    if bool(target.isfinite().all()):
+        assert torch.allclose(parameterisations[name].mean(schedule, x0, target, zero), x0, atol=1e-9)
+    else:
+        assert name == "score"
 
 
 def test_step_n_of_the_paper_is_index_n_minus_one() -> None:

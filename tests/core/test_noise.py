@@ -23,13 +23,6 @@ def test_the_noise_of_a_picture_does_not_know_its_batch() -> None:
         assert torch.equal(rows[0][0], rows[2][1])
 
 
-def test_taking_rows_goes_on_from_the_same_draw() -> None:
-    noise = SampleNoise(1, range(4))
-    noise(torch.empty(4, 2))
-    taken = noise.take([2, 0])
-    assert torch.equal(taken(torch.empty(2, 2)), noise(torch.empty(4, 2))[[2, 0]])
-
-
 def test_it_is_standard_normal_and_independent_across_pictures_draws_and_seeds() -> None:
     draws = torch.stack([normal(seed, k, d, (64,)) for seed in range(10) for k in range(10) for d in range(10)])
     assert abs(float(draws.mean())) < 4 / draws.numel() ** 0.5

@@ -4,6 +4,7 @@ import gzip
 import json
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from neblina.core.errors import DataError, SettingError
+from neblina.core.errors import DataError
 from neblina.data import files
 from neblina.data.pictures import Subset, split, to_float, to_uint8
 from neblina.data.sources import open_pictures, read_idx
@@ -111,6 +112,17 @@ def sixteen_bits(place: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(place, format="PNG")
 
 
+def sixteen_bits_of_colour(place: Path) -> None:
+    """Four pixels of RGB with 16 bits a channel, as PNG; Pillow cannot write one."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(12)) * 2)
+    place.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
 def zero_size(place: Path) -> None:
     place.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + bytes(17))
 
@@ -126,6 +138,7 @@ def text(place: Path) -> None:
         (empty, r"is empty \(0 bytes\)"),
         (cmyk, "colour mode CMYK; it is made for print; convert it to RGB"),
         (sixteen_bits, "16 bits a channel; convert it to 8 bits"),
+        (sixteen_bits_of_colour, "16 bits a channel; convert it to 8 bits"),
         (zero_size, "cannot be read as a picture"),
         (text, "cannot be read as a picture"),
     ],
@@ -141,6 +154,27 @@ def test_a_bad_file_is_named_and_refused_or_skipped_on_request(harm: Any, said: 
     assert "bad.png" in bad[0]
 
 
+def test_a_damaged_member_of_a_zip_is_named_too(tmp_path: Path) -> None:
+    folder = folder_of_classes(tmp_path / "folder")
+    with zipfile.ZipFile(tmp_path / "hurt.zip", "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder))
+    content = bytearray((tmp_path / "hurt.zip").read_bytes())
+    content[content.index(b"IDAT") + 6] ^= 255
+    (tmp_path / "hurt.zip").write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"hurt\.zip: cat/0\.png cannot be read: Bad CRC"):
+        open_pictures(str(tmp_path / "hurt.zip"))
+    assert len(open_pictures(str(tmp_path / "hurt.zip"), skip_bad=True)[0]) == 5
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    lying = Image.new("RGB", (8, 4), (255, 0, 0))
+    exif = lying.getexif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "photo.jpg", exif=exif)
+    assert open_pictures(str(tmp_path))[0].shape == (3, 8, 4)
+
+
 def test_only_bad_files_are_no_data_set(tmp_path: Path) -> None:
     text(tmp_path / "a.png")
     with pytest.raises(DataError, match="no picture that can be used"):
@@ -154,9 +188,9 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_there_is_said_with_what_could_be(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="Did you mean digits"):
+    with pytest.raises(DataError, match="Did you mean digits"):
         open_pictures("digit")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match=r"does not exist\. Say where the pictures are: --data\.source PATH"):
         open_pictures(str(tmp_path / "nothing"))
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match="neither a folder, a zip archive nor an IDX file"):

@@ -11,13 +11,13 @@ from neblina.samplers import samplers
 from neblina.training.recipe import Recipe, build_recipe, differences, load_recipe, packaged
 from neblina.training.trainer import new_model
 
-SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "pictures": (3, 32, 32)}
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
 
 
 @pytest.mark.parametrize("name", packaged())
 def test_every_packaged_recipe_builds_its_model(name: str) -> None:
     recipe = load_recipe(name)
-    pixels = torch.zeros(4, *SHAPES[name], dtype=torch.uint8)
+    pixels = torch.zeros(4, *SHAPES.get(name, (3, 32, 32)), dtype=torch.uint8)
     bundle = new_model(recipe, InMemory(pixels, torch.arange(4), ("a", "b", "c", "d")))
     assert bundle.null_label == 4
     assert recipe.sampling.sampler in samplers
@@ -56,7 +56,9 @@ def test_overrides_replace_only_what_they_name() -> None:
         ("trainin:\n  batch: 1\n", r"line 1: trainin is not a setting\. Did you mean training\?"),
         ("training:\n  batch: 0\n", r"line 2: training\.batch = 0"),
         ("training:\n  precision: fp8\n", r"training\.precision = 'fp8'"),
+        ("optimizer:\n  clip: 1\nsampling:\n  clip: -1\n", r"line 4: sampling\.clip = -1"),
         ("a: [", "is not YAML"),
+        ("- a\n", "is a list; a recipe is settings under names"),
     ],
 )
 def test_a_mistake_in_a_recipe_file_names_its_line(text: str, said: str, tmp_path: Path) -> None:

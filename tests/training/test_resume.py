@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import random
+import resource
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, SettingError, StorageError
 from neblina.data.pictures import InMemory
@@ -62,7 +64,7 @@ def run_in_a_process(recipe: Recipe, folder: Path, threads: int) -> None:
 @pytest.mark.slow
 @pytest.mark.training
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(precision: str, tmp_path: Path) -> None:
     recipe = tiny(precision=precision, images=240 * 8)
     context = multiprocessing.get_context("forkserver")
@@ -113,7 +115,7 @@ def test_a_checkpoint_killed_while_it_is_written_is_never_loaded(tmp_path: Path,
     class Death(BaseException):
         pass
 
-    real = module.save_file
+    real = module.save_tensors
     for fatal in (4, 5, 6):  # the files of the second checkpoint: three safetensors each
         calls: list[int] = []
 
@@ -124,7 +126,7 @@ def test_a_checkpoint_killed_while_it_is_written_is_never_loaded(tmp_path: Path,
                 raise Death
 
         folder = tmp_path / str(fatal)
-        monkeypatch.setattr(module, "save_file", deadly)
+        monkeypatch.setattr(module, "save_tensors", deadly)
         with pytest.raises(Death):
             train(tiny(), pictures(), folder, device="cpu")
         found, _ = newest_checkpoint(folder / "checkpoints")
@@ -201,14 +203,36 @@ def test_resuming_with_a_changed_recipe_names_every_changed_field(tmp_path: Path
 
 
 @pytest.mark.training
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    wild = build_recipe(
-        {**tiny(images=40 * 8).model_dump(), "optimizer": {"lr": 1e18, "warmup": 0, "clip": 1e30}}, "the test's recipe"
-    )
-    with pytest.raises(DivergenceError, match=r"not finite at step \d+\. Lower optimizer\.lr \(1e\+18\)"):
-        train(wild, pictures(), tmp_path, device="cpu")
+@pytest.mark.parametrize("end", [20, 6])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    end: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Weights go bad in step 6: after the checkpoint of step 4, before a log line, or in the very last step."""
+    advance = Trainer.advance
+
+    def poisoned(self: Trainer) -> None:
+        if self.step == 5:
+            self.bundle.net.conv_in.weight.data[0, 0, 0, 0] = torch.nan
+        advance(self)
+
+    monkeypatch.setattr(Trainer, "advance", poisoned)
+    with pytest.raises(DivergenceError, match=r"not finite at step 6\. Lower optimizer\.lr \(0\.001\)"):
+        train(tiny(images=end * 8), pictures(), tmp_path, device="cpu")
     found, _ = newest_checkpoint(tmp_path / "checkpoints")
-    assert found is None or all(bool(tensor.isfinite().all()) for tensor in found.net.values())
+    assert found is not None
+    assert found.step == 4
+    assert all(bool(tensor.isfinite().all()) for tensor in found.net.values())
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.training
+def test_a_gradient_that_is_not_finite_is_noticed_though_the_loss_is_fine() -> None:
+    trainer = Trainer(tiny(), pictures(), device="cpu")
+    trainer.bundle.net.conv_in.weight.register_hook(lambda gradient: gradient * torch.inf)
+    trainer.advance()
+    assert bool(trainer.loss_sum.isfinite())
+    with pytest.raises(DivergenceError, match="gradient was not finite at step 1"):
+        trainer.check()
 
 
 @pytest.mark.training
@@ -224,26 +248,70 @@ def test_the_step_of_a_bad_loss_is_named_exactly(tmp_path: Path) -> None:
         trainer.check()
 
 
+def run_with_little_room(folder: Path, room: int, outcome: Any) -> None:
+    """Train where no file may grow beyond `room` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+    def shrink(report: Report) -> None:
+        if report.step == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    try:
+        train(tiny(), pictures(), folder, device="cpu", on_report=shrink)
+    except StorageError as error:
+        outcome.put(str(error))
+
+
 @pytest.mark.training
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: Any) -> None:
-    from neblina.training import checkpoint as module
-
-    real, calls = module.save_file, []
-
-    def full(*arguments: Any) -> None:
-        calls.append(1)
-        if len(calls) > 3:
-            raise OSError(28, "No space left on device")
-        real(*arguments)
-
-    monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(StorageError, match="the disk is full"):
-        train(tiny(), pictures(), tmp_path, device="cpu")
+@pytest.mark.parametrize("room", [500, 30_000])
+def test_a_disk_that_refuses_leaves_the_old_checkpoint(room: int, tmp_path: Path) -> None:
+    """The system itself refuses to write: in a log line, or in the middle of the weights."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["neblina.training.trainer"])
+    outcome = context.Queue()
+    process = context.Process(target=run_with_little_room, args=(tmp_path, room, outcome))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert "could not be written" in outcome.get(timeout=5)
     found, passed = newest_checkpoint(tmp_path / "checkpoints")
     assert found is not None
     assert found.step == 4
     assert not passed
     assert [place.name for place in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+@pytest.mark.training
+def test_a_full_disk_is_called_so(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("neblina.core.tensors.save_file", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        train(tiny(), pictures(), tmp_path, device="cpu")
+
+
+@pytest.mark.training
+def test_resuming_on_other_pictures_is_refused(tmp_path: Path) -> None:
+    train(tiny(images=8 * 8), pictures(30), tmp_path, device="cpu")
+    with pytest.raises(SettingError, match="pictures: 30 there, 29 here"):
+        train(tiny(images=8 * 8), pictures(29), tmp_path, resume=True, device="cpu")
+    other = pictures(30)
+    renamed = InMemory(other.pixels, other.labels, ("a", "b", "z"))
+    with pytest.raises(SettingError, match=r"classes: \['a', 'b', 'c'\] there.*choose another folder with --out"):
+        train(tiny(images=8 * 8), renamed, tmp_path, resume=True, device="cpu")
+
+
+@pytest.mark.training
+def test_when_no_checkpoint_is_whole_nothing_is_begun_again_in_silence(tmp_path: Path) -> None:
+    train(tiny(images=8 * 8), pictures(), tmp_path, device="cpu")
+    for place in list_checkpoints(tmp_path / "checkpoints"):
+        (place / "net.safetensors").unlink()
+    log = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="no checkpoint is whole"):
+        train(tiny(images=8 * 8), pictures(), tmp_path, resume=True, device="cpu")
+    assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
 @pytest.mark.training

@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,14 +12,15 @@ import pytest
 import torch
 from test_resume import pictures, tiny
 
-from neblina.bundle.folder import load_bundle
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import InMemory, to_float
 from neblina.objectives.simple import simple_loss
+from neblina.training.checkpoint import list_checkpoints, load_checkpoint
 from neblina.training.ema import Ema
-from neblina.training.recipe import build_recipe
+from neblina.training.examples import draw_examples, read_batch
+from neblina.training.recipe import Recipe, build_recipe
 from neblina.training.trainer import Trainer, learning_rate, new_model, train
 
 
@@ -29,7 +31,7 @@ def test_every_epoch_sees_every_example_once_in_its_own_order() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert batch_numbers(3, 10, 7, 9) == stream[7:16]
     assert batch_numbers(4, 10, 0, 10) != stream[:10]
-    assert batch_numbers(3, 3, 0, 8)[:3] != []
+    assert sorted(batch_numbers(3, 3, 0, 8)[3:6]) == [0, 1, 2]  # a batch may be larger than the set
 
 
 @pytest.mark.training
@@ -153,6 +155,9 @@ def test_a_perfect_network_has_no_loss_in_training_either() -> None:
         ({"process": {"clock": "indx"}}, "Did you mean index"),
         ({"process": {"schedule": "vp", "clock": "index"}}, "has none"),
         ({"process": {"settings": {"max_betta": 2}}}, "Did you mean max_beta"),
+        ({"process": {"schedule": "flow", "parameterisation": "eps"}}, "eps says nothing about the data at t = 1"),
+        ({"process": {"schedule": "flow", "parameterisation": "flow", "clock": "sigma"}}, "clock sigma is infinite"),
+        ({"sampling": {"guidance": 2}, "training": {"label_dropout": 0}}, "sampling.guidance 2 needs"),
         ({"sampling": {"sampler": "hen"}}, "Did you mean heun"),
         ({"sampling": {"steps": 2000}}, "2000 steps are more than the 1000"),
         ({"network": {"channels": [30, 64]}}, "30 cannot be split into norm_num_groups"),
@@ -169,22 +174,32 @@ def test_a_recipe_that_does_not_fit_is_refused_before_training(
 
 @pytest.mark.slow
 @pytest.mark.training
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    """torchrun with two processes: each takes half of every batch, the gradients are averaged, one model is written."""
-    code = (
+def test_two_processes_average_their_gradients_into_one_model(tmp_path: Path) -> None:
+    """torchrun with two processes, one step, against the mean of both shares' losses written out by hand."""
+    script = tmp_path / "run.py"
+    script.write_text(
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "import torch; torch.set_num_threads(1)\n"
         "from pathlib import Path\n"
-        "from test_resume import pictures, tiny\n"
+        "from test_resume import pictures\n"
+        "from test_trainer import plain\n"
         "from neblina.training.trainer import train\n"
-        "train(tiny(images=10 * 8), pictures(), Path(sys.argv[1]), device='cpu')\n"
+        "train(plain(), pictures(), Path(sys.argv[1]), device='cpu')\n"
     )
-    script = tmp_path / "run.py"
-    script.write_text(code)
-    here = Path(__file__).parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29617", str(script)]
+    tests = Path(__file__).parents[1]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        f"--master-port={port}",
+        str(script),
+    ]
     done = subprocess.run(
-        [*command, str(tmp_path / "run"), str(here)],
+        [*command, str(tmp_path / "run"), str(tests), str(tests / "training")],
         capture_output=True,
         text=True,
         timeout=200,
@@ -192,6 +207,28 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert load_bundle(tmp_path / "run" / "model").label_names == ("a", "b", "c")
-    trained = load_bundle(tmp_path / "run" / "model").net.conv_in.weight
-    assert not torch.equal(trained, new_model(tiny(), pictures()).net.conv_in.weight)
+    recipe = plain()
+    model = new_model(recipe, pictures())
+    model.net.channels_last()
+    losses = []
+    for process in range(2):
+        batch = read_batch(recipe, pictures(), 0, process=process, processes=2)
+        seen = draw_examples(recipe, model.schedule, 0, batch, process=process)
+        losses.append(simple_loss(model.denoiser(), seen.x0, seen.noise, seen.t, Condition(seen.labels)).mean())
+    optimizer = torch.optim.AdamW(
+        model.net.parameters(), lr=learning_rate(recipe, 0), betas=(0.9, 0.99), weight_decay=0.0
+    )
+    torch.stack(losses).mean().backward()
+    torch.nn.utils.clip_grad_norm_(model.net.parameters(), 1.0)
+    optimizer.step()
+    trained = load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1]).net
+    for name, tensor in model.net.state_dict().items():
+        if "to_k.bias" not in name:
+            assert torch.allclose(trained[name], tensor, atol=2e-5), name
+    assert (tmp_path / "run" / "model" / "neblina.json").exists()
+
+
+def plain() -> Recipe:
+    """One step without dropout."""
+    recipe = tiny(images=8)
+    return recipe.model_copy(update={"network": recipe.network.model_copy(update={"dropout": 0.0})})

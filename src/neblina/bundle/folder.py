@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from neblina.bundle.schedulers import Sampling, read_scheduler, write_scheduler
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError, choose
+from neblina.core.tensors import save_tensors
 from neblina.denoisers.denoiser import NetworkDenoiser
+from neblina.denoisers.parameterisations import check_end
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule, make_schedule
@@ -27,6 +29,7 @@ from neblina.version import __version__
 
 CARD = "neblina.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+_OURS = {"model_index.json", CARD, "unet", "scheduler"}
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
@@ -70,11 +73,15 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the folder, all of it or nothing.
 
     Raises:
-        CheckpointError: something that is not a model is there.
+        CheckpointError: something is there that this does not write.
         StorageError: the disk is full or refuses; what was there before is untouched.
     """
-    if folder.exists() and not (folder / "model_index.json").exists():
-        raise CheckpointError(f"{folder} exists and is not a model; it is left alone. Choose another place.")
+    strange = {entry.name for entry in folder.iterdir()} - _OURS if folder.exists() else set()
+    if strange:
+        raise CheckpointError(
+            f"{folder} holds {sorted(strange)[0]}, which saving a model would delete; it is left alone. "
+            "Choose another place."
+        )
     scheduler = write_scheduler(bundle.schedule, bundle.parameterisation, bundle.sampling)
     index: dict[str, Any] = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
     if scheduler is not None:
@@ -93,8 +100,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     with new_folder(folder) as aside:
         _write_json(aside / "model_index.json", index)
         _write_json(aside / "unet" / "config.json", bundle.net.config.to_dict())
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.net.state_dict().items()}
-        save_file(weights, aside / "unet" / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(bundle.net.state_dict(), aside / "unet" / WEIGHTS)
         if scheduler is not None:
             _write_json(aside / "scheduler" / "scheduler_config.json", scheduler)
         _write_json(aside / CARD, card)
@@ -170,9 +176,11 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
         raise CheckpointError(f"{place} is of format {card['format']}; this version reads format 1. Upgrade neblina.")
     for key in card["sampling"]:
         choose(f"sampling setting in {place}", key, Sampling.__dataclass_fields__)
+    schedule = make_schedule(**card["process"])
+    check_end(card["parameterisation"], card["clock"], schedule)
     return Bundle(
         net,
-        make_schedule(**card["process"]),
+        schedule,
         card["parameterisation"],
         card["clock"],
         tuple(card["labels"]),

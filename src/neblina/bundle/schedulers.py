@@ -40,7 +40,7 @@ _SCHEDULES = {
 }
 _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _SAMPLERS = {"fixed_small": "ddpm", "fixed_small_log": "ddpm", "fixed_large": "ddpm_large"}
-_GRIDS = {"leading": "leading", "trailing": "uniform"}
+_GRIDS = {"leading": "leading", "trailing": "trailing"}
 
 _COMMON = {
     "num_train_timesteps": 1000,
@@ -124,5 +124,5 @@ def write_scheduler(schedule: Schedule, parameterisation: str, sampling: Samplin
         "variance_type": "fixed_large" if sampling.sampler == "ddpm_large" else "fixed_small",
         "clip_sample": sampling.clip is not None,
         "clip_sample_range": sampling.clip or 1.0,
-        "timestep_spacing": "trailing" if sampling.grid == "uniform" else "leading",
+        "timestep_spacing": "trailing" if sampling.grid in ("uniform", "trailing") else "leading",
     }

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from neblina.cli.progress import bar, console
+from neblina.cli.progress import bar, command, console
 from neblina.training.recipe import load_recipe
 
 
@@ -53,5 +53,5 @@ def demo(
     console.print(f"\nread as the digit asked for: {measured.agreement:.1%}" + " " * 13 + f"{shown.metrics}")
     ratio = f"Fréchet distance to held-out digits, over that of real ones: {measured.frechet_ratio:.2f}"
     console.print(f"{ratio}   ({measured.extractor})\n")
-    for number, command in enumerate(try_next(shown)):
-        console.print(f"{'try next:' if number == 0 else '':<10} {command}")
+    for number, words in enumerate(try_next(shown)):
+        console.print(f"{'try next:' if number == 0 else '':<10} {command()} {words}")

@@ -1,5 +1,8 @@
 """Progress bars."""
 
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +16,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(highlight=False, soft_wrap=True)
+from neblina.core.launch import is_main_process
+
+# under torchrun only the first process talks
+console = Console(highlight=False, soft_wrap=True, quiet=not is_main_process())
+
+
+def command() -> str:
+    """How this program is called: its name where that is found, else its path."""
+    return "neblina" if shutil.which("neblina") else os.path.relpath(sys.argv[0])
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from neblina.cli.progress import bar, console
+from neblina.cli.progress import bar, command, console
 from neblina.training.recipe import Recipe, load_recipe
 
 
@@ -55,6 +55,7 @@ def train(
     with bar(f"training {recipe.name}") as progress:
         task = progress.task_ids[0]
         first: list[int] = []
+        started: list[float] = []
 
         def on_read(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total, words="looking at the pictures")
@@ -64,10 +65,12 @@ def train(
                 console.print(f"note: {report.note}")
                 return
             if not first:
-                first.append(report.step - 1)
+                first.append(report.step)
+                started.append(time.perf_counter())
                 progress.reset(task, total=report.steps, completed=report.step)
-            speed = (report.step - first[0]) * recipe.training.batch / (time.perf_counter() - began)
-            words = f"{speed:,.0f} images/s"
+            seconds = time.perf_counter() - started[0]
+            speed = (report.step - first[0]) * recipe.training.batch / max(seconds, 1e-9)
+            words = f"{speed:,.0f} images/s" if report.step > first[0] else ""
             if report.loss is not None:
                 losses.append(report.loss)
             if losses:
@@ -88,4 +91,4 @@ def train(
     console.print(f"the model                                 {model}")
     console.print(f"samples while training                    {folder / 'samples'}")
     console.print(f"the loss                                  {folder / 'loss.png'}")
-    console.print(f"try next:  neblina generate {model} -n 16")
+    console.print(f"try next:  {command()} generate {model} -n 16")

@@ -29,7 +29,15 @@ class DivergenceError(NeblinaError, ArithmeticError):
 
 
 class Interrupted(NeblinaError):
-    """Training was stopped by the user; what was done is saved."""
+    """Training was stopped by the user; what was done is saved.
+
+    Attributes:
+        done: how far it came, as the beginning of a sentence.
+    """
+
+    def __init__(self, sentence: str, done: str = "") -> None:
+        super().__init__(sentence)
+        self.done = done
 
 
 class Cancelled(NeblinaError):

@@ -8,7 +8,7 @@ Salmon et al. Parallel Random Numbers: As Easy as 1, 2, 3. SC 2011.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -51,8 +51,4 @@ class SampleNoise:
         """Standard normal noise of like's shape (B, *), drawn in float32 on the CPU, then cast."""
         rows = [normal(self.seed, index, self.draw, like.shape[1:]) for index in self.indices]
         self.draw += 1
-        return torch.stack(rows).to(like.device, like.dtype)
-
-    def take(self, rows: Sequence[int]) -> "SampleNoise":
-        """The noise of some of the pictures only, from the same draw on."""
-        return replace(self, indices=[self.indices[row] for row in rows])
+        return torch.stack(rows).to(like.device, like.dtype, non_blocking=True)

@@ -6,16 +6,18 @@ a class. A file that cannot be used is named with what is wrong with it.
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from neblina.core.errors import DataError
@@ -24,6 +26,7 @@ from neblina.data.pictures import InMemory, Pictures, checked_labels
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 IN_MEMORY = 2 * 2**30  # bytes of pixels up to which a set is decoded once and kept
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 OnRead = Callable[[int, int], None]  # pictures read so far, pictures in all
 
 
@@ -45,15 +48,20 @@ class Archive:
             raise DataError(f"{self.path} is not a zip archive, or it is cut short: {error}") from error
 
     def read(self, name: str) -> bytes:
-        """The content of one file."""
+        """The content of one file; from any thread."""
         if self.path.is_dir():
             return (self.path / name).read_bytes()
-        with zipfile.ZipFile(self.path) as archive:
-            return archive.read(name)
+        return _opened(self.path, threading.get_ident()).read(name)
 
     def show(self, name: str) -> str:
         """How a person finds the file."""
         return f"{self.path / name}" if self.path.is_dir() else f"{self.path}: {name}"
+
+
+@lru_cache(maxsize=64)
+def _opened(path: Path, thread: int) -> zipfile.ZipFile:
+    """An archive opened once a thread: its list of files is long, and reading moves a position in the file."""
+    return zipfile.ZipFile(path)
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,11 @@ class Decoded:
         return len(self.names)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        return torch.stack([self._one(self.names[number]) for number in numbers])
+        with ThreadPoolExecutor() as pool:
+            return torch.from_numpy(np.stack(list(pool.map(self._one, (self.names[number] for number in numbers)))))
 
-    def _one(self, name: str) -> Tensor:
-        return torch.from_numpy(decode(self.archive.read(name), self.shape[1:], self.shape[0]))
+    def _one(self, name: str) -> Pixels:
+        return decode(self.archive.read(name), self.shape[1:], self.shape[0])
 
 
 def read_files(
@@ -130,13 +139,13 @@ def read_files(
     return InMemory(torch.from_numpy(np.stack(decoded)), labels, label_names, captions), bad
 
 
-def decode(content: bytes, size: tuple[int, int], channels: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+def decode(content: bytes, size: tuple[int, int], channels: int) -> Pixels:
     """One picture, its centre scaled to `size` with a Lanczos filter: uint8 of shape (C, H, W).
 
-    Transparency is laid on white.
+    It is turned as its camera says, and transparency is laid on white.
     """
     with Image.open(io.BytesIO(content)) as picture:
-        flat = _on_white(picture).convert("L" if channels == 1 else "RGB")
+        flat = _on_white(ImageOps.exif_transpose(picture)).convert("L" if channels == 1 else "RGB")
     height, width = size
     if flat.size != (width, height):
         scale = max(width / flat.width, height / flat.height)
@@ -179,15 +188,21 @@ def _inspect(
 
 def _look(archive: Archive, name: str) -> tuple[tuple[int, int], str] | str:
     """Size and mode of a picture, or what is wrong with it."""
-    content = archive.read(name)
+    try:
+        content = archive.read(name)
+    except Exception as error:  # a bad checksum, a password, no permission
+        return f"cannot be read: {error}."
     if not content:
         return "is empty (0 bytes)."
     try:
         with Image.open(io.BytesIO(content)) as picture:
             if picture.mode not in _USABLE:
                 return f"has the colour mode {picture.mode}; {_MODE_ADVICE.get(picture.mode, _CONVERT)}"
+            if any("16" in str(tile[3]) for tile in picture.tile):  # Pillow would drop the lower byte of 16-bit colour
+                return f"has {_MODE_ADVICE['I;16']}"
             picture.load()
-            return (picture.height, picture.width), picture.mode
+            upright = ImageOps.exif_transpose(picture)
+            return (upright.height, upright.width), picture.mode
     except Exception as error:  # Pillow raises many kinds for a broken file
         return f"cannot be read as a picture ({len(content):,} bytes): {error}."
 
@@ -195,8 +210,8 @@ def _look(archive: Archive, name: str) -> tuple[tuple[int, int], str] | str:
 _CONVERT = "convert it to 8-bit RGB or grey."
 _MODE_ADVICE = {
     "CMYK": "it is made for print; convert it to RGB.",
-    "I;16": "it has 16 bits a channel; convert it to 8 bits, so that you choose how.",
-    "I": "it has more than 8 bits a channel; convert it to 8 bits, so that you choose how.",
+    "I;16": "16 bits a channel; convert it to 8 bits, so that you choose how.",
+    "I": "more than 8 bits a channel; convert it to 8 bits, so that you choose how.",
 }
 
 

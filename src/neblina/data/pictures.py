@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -54,7 +55,8 @@ class InMemory:
         return len(self.pixels)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        return self.pixels[torch.as_tensor(numbers, dtype=torch.long)]
+        # NumPy's indexing stays on this thread: the next batch is read while PyTorch's threads train on this one
+        return torch.from_numpy(self.pixels.numpy()[list(numbers)])
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Subset:
     def shape(self) -> tuple[int, int, int]:
         return self.whole.shape
 
-    @property
+    @cached_property
     def labels(self) -> Tensor | None:
         return None if self.whole.labels is None else self.whole.labels[list(self.numbers)]
 
@@ -96,7 +98,7 @@ def split(pictures: Pictures, holdout: float, seed: int) -> tuple[Pictures, Pict
     """
     if holdout == 0:
         return pictures, Subset(pictures, ())
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(pictures)).tolist()
+    order = np.random.Generator(np.random.Philox(key=seed % 2**64)).permutation(len(pictures)).tolist()
     held = round(len(pictures) * holdout)
     if not 0 < held < len(pictures):
         raise DataError(f"holding out {holdout:g} of {len(pictures)} pictures leaves training or testing without any")

@@ -4,13 +4,14 @@ import gzip
 import struct
 import zlib
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from neblina.core.errors import DataError, choose
+from neblina.core.errors import DataError
 from neblina.core.registry import Registry
 from neblina.data.files import OnRead, read_files
 from neblina.data.pictures import InMemory, Pictures, checked_labels
@@ -45,11 +46,9 @@ def open_pictures(
         return sources[source](), []
     path = Path(source).expanduser()
     if not path.exists():
-        if "/" not in source and "." not in source:
-            choose("data source or a folder here", source, sources)
-        raise DataError(
-            f"{path} does not exist. Give a folder or a zip of pictures, IDX files, or one of: {', '.join(sources)}"
-        )
+        close = get_close_matches(source, list(sources), n=1)
+        hint = f"Did you mean {close[0]}?" if close else "Say where the pictures are: --data.source PATH"
+        raise DataError(f"{source} does not exist. {hint} (a folder or a zip of pictures, or IDX files)")
     idx = _idx_pictures(path)
     if idx is not None:
         return read_idx(idx), []

@@ -53,7 +53,9 @@ class NetworkDenoiser:
         scaled = (expand(scale, x) * x).to(dtype)
         time = read(schedule, t).to(x.device, torch.float32, non_blocking=True)
         labels = self.labels(condition)
-        prediction: Tensor = self.net(scaled, time) if labels is None else self.net(scaled, time, labels.to(x.device))
+        prediction: Tensor = (
+            self.net(scaled, time) if labels is None else self.net(scaled, time, labels.to(x.device, non_blocking=True))
+        )
         return prediction
 
     def labels(self, condition: Condition) -> Tensor | None:

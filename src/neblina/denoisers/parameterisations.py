@@ -27,6 +27,7 @@ from torch import Tensor
 from neblina.core.errors import SettingError
 from neblina.core.registry import Registry
 from neblina.core.shapes import expand
+from neblina.processes.gaussian import ratio
 from neblina.processes.schedules import Schedule
 
 Coefficient = Callable[[Tensor, Tensor], Tensor]
@@ -76,7 +77,8 @@ class Parameterisation:
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         p, q = self.data(alpha, sigma), self.noise(alpha, sigma)
         determinant = p * sigma - q * alpha
-        return expand(sigma / determinant, x) * prediction - expand(q / determinant, x) * x
+        # where both vanish (x0 at σ = 0) the prediction is the clean data itself
+        return expand(ratio(sigma, determinant), x) * prediction - expand(q / _nonzero(determinant), x) * x
 
 
 parameterisations: Registry[Parameterisation] = Registry("parameterisation")
@@ -98,6 +100,31 @@ parameterisations.add(
     ),
     "edm",
 )
+
+
+def _nonzero(determinant: Tensor) -> Tensor:
+    return torch.where(determinant == 0, 1.0, determinant)
+
+
+def check_end(parameterisation: str, clock: str | None, schedule: Schedule) -> None:
+    """Refuse a prediction or a clock that cannot say where sampling begins.
+
+    Raises:
+        SettingError: an unknown name; or at t = 1 of this schedule the clean data does not follow from the prediction
+            (eps where nothing is left of the data), or the clock is infinite.
+    """
+    row, end = parameterisations[parameterisation], torch.ones(1, dtype=torch.float64)
+    alpha, sigma = schedule.alpha(end), schedule.sigma(end)
+    if float(row.data(alpha, sigma) * sigma - row.noise(alpha, sigma) * alpha) == 0:
+        raise SettingError(
+            f"{parameterisation} says nothing about the data at t = 1 of the {schedule.name} schedule, where α = 0; "
+            "predict v, x0 or flow"
+        )
+    told = clocks[clock or default_clock(row, schedule)](schedule, end)
+    if not bool(told.isfinite()):
+        raise SettingError(
+            f"the clock {clock} is infinite at t = 1 of the {schedule.name} schedule; use time or c_noise"
+        )
 
 
 clocks: Registry[Clock] = Registry("clock")

@@ -30,8 +30,7 @@ class UNetConfig:
         sample_size: the resolution it is meant for; any that can be halved as often as there are levels runs.
         center_input_sample: the input is 2 x − 1.
         time_embedding_type: positional, fourier (which also divides the output by the time) or learned.
-        downsample_padding: of the halving convolutions of levels without attention; those with attention pad by 1
-            only if it says 1 too.
+        downsample_padding: of the halving convolutions; 0 adds a row and a column of zeros at the far side.
         attention_head_dim: channels of a head, None for one head.
         attn_norm_num_groups: groups before the middle's attention; None is norm_num_groups, or no normalisation
             where resnet_time_scale_shift is "scale_shift".

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.posterior import Gaussian
 from neblina.core.shapes import expand
@@ -52,9 +53,17 @@ class Normal:
 
 @dataclass(frozen=True)
 class Eta:
-    """Reverse variance η² σ̃²: 0 deterministic, 1 the true posterior's."""
+    """Reverse variance η² σ̃²: 0 deterministic, 1 the true posterior's.
+
+    Raises:
+        SettingError: η outside [0, 1], which would leave the process's marginals.
+    """
 
     eta: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise SettingError(f"eta lies between 0 (deterministic) and 1 (ancestral), and {self.eta:g} does not")
 
 
 @dataclass(frozen=True)

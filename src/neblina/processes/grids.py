@@ -59,6 +59,15 @@ def leading(schedule: Schedule, steps: int) -> Tensor:
     return torch.cat([visited / schedule.steps, torch.zeros(1, dtype=torch.float64)])
 
 
+@register("trailing")
+def trailing(schedule: Schedule, steps: int) -> Tensor:
+    """The steps of a discrete-time schedule nearest to even ones from the last (diffusers' trailing spacing)."""
+    if schedule.steps is None:
+        raise SettingError(f"the trailing grid counts the steps of a discrete schedule, and {schedule.name} has none")
+    visited = torch.round(schedule.steps * (1 - torch.arange(steps, dtype=torch.float64) / steps))
+    return torch.cat([visited / schedule.steps, torch.zeros(1, dtype=torch.float64)])
+
+
 @register("quadratic")
 def quadratic(schedule: Schedule, steps: int) -> Tensor:
     """t = u² for u in equal steps: denser towards the data."""

@@ -35,7 +35,6 @@ def generate(
     settings: dict[str, float] | None = None,
     on_step: OnStep | None = None,
     cancelled: Callable[[], bool] | None = None,
-    max_batch: int | None = None,
 ) -> Tensor:
     """Samples of the model, float32 of shape (B, *shape), in the data's range.
 
@@ -56,7 +55,6 @@ def generate(
         settings: of the sampler, such as eta.
         on_step: told after every answer.
         cancelled: asked before every step.
-        max_batch: most samples in one network call.
     Raises:
         SettingError: an unknown name, too many steps, or guidance without a condition.
     """
@@ -83,4 +81,4 @@ def generate(
     noise = SampleNoise(seed, indices)
     x = denoiser.process.prior(noise(torch.empty(len(indices), *shape, device=device)))
     sampling = chosen(denoiser.process, x, times, noise=noise, **(settings or {}))
-    return sample(sampling, plan, on_step=on_step, cancelled=cancelled, max_batch=max_batch)
+    return sample(sampling, plan, on_step=on_step, cancelled=cancelled)

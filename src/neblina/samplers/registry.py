@@ -71,19 +71,24 @@ _GIVEN = ("process", "x", "times", "noise")
 
 
 def register(
-    *names: str, order: int, stages: int = 1, stochastic: bool = False, **settings: Any
+    *names: str,
+    order: int,
+    stages: int = 1,
+    stochastic: bool = False,
+    requires: type = GaussianProcess,
+    grid: str = "log_snr",
+    **settings: Any,
 ) -> Callable[[Callable[..., Sampling]], Callable[..., Sampling]]:
     """Put a sampler in the table under one or more names: two names, one map.
 
     Args:
+        order, stages, stochastic, requires, grid: what it claims, as in `Sampler`.
         settings: values of the function's settings under these names.
     """
 
     def add(function: Callable[..., Sampling]) -> Callable[..., Sampling]:
-        samplers.add(
-            Sampler(names[0], function, order, stages, stochastic, settings=settings),
-            *names,
-        )
+        entry = Sampler(names[0], function, order, stages, stochastic, requires, grid, settings)
+        samplers.add(entry, *names)
         return function
 
     return add

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neblina.bundle.folder import save_bundle
 from neblina.core.atomic import write_file
+from neblina.core.errors import Interrupted
 from neblina.core.noise import normal
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures, split, to_float, to_uint8
@@ -21,8 +22,9 @@ from neblina.tasks.measure import Measured, measure
 from neblina.tasks.model import Model, load
 from neblina.tasks.plots import Row, plot_rows
 from neblina.tasks.train import open_recipe_pictures, train_recipe
+from neblina.training.examples import draw_examples, read_batch
 from neblina.training.recipe import Recipe
-from neblina.training.trainer import OnReport, Trainer
+from neblina.training.trainer import OnReport
 
 OnStage = Callable[[str], None]
 
@@ -63,7 +65,10 @@ def run_demo(
     """
     stage = on_stage or (lambda words: None)
     stage("training")
-    trained = train_recipe(recipe, out / "run", resume=True, device=device, on_report=on_report)
+    try:
+        trained = train_recipe(recipe, out / "run", resume=True, device=device, on_report=on_report)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop.done}. Run the demo again to go on") from stop
     model = load(trained, device=device)
     pictures, _ = open_recipe_pictures(recipe)
     training, held = split(pictures, recipe.data.holdout, recipe.training.seed)
@@ -122,7 +127,7 @@ def _reverse(model: Model, place: Path) -> Path:
     frames: list[tuple[float, Tensor]] = []
 
     def keep(step: Step) -> None:
-        frames.append((float(step.query.t[0]), step.query.x.clone()))
+        frames.append((float(step.query.t[0]), step.query.x.cpu()))
 
     last = model.generate(labels=labels, seed=0, on_step=keep)
     frames.append((0.0, last))
@@ -141,12 +146,11 @@ def _reverse(model: Model, place: Path) -> Path:
 
 def _epochs(recipe: Recipe, pictures: Pictures, place: Path) -> Path:
     """The same pictures in different epochs, exactly as the training run met them."""
-    trainer = Trainer(recipe, pictures, device="cpu")
     shown = list(range(8))
     last = recipe.steps * recipe.training.batch // len(pictures) - 1
     rows = [Row("clean", pictures.read(shown), [""] * len(shown))]
     for epoch in sorted({0, 1, 2, last}):
-        met = [_met(trainer, len(pictures), epoch, number) for number in shown]
+        met = [_met(recipe, pictures, epoch, number) for number in shown]
         rows.append(
             Row(
                 f"epoch {epoch + 1}",
@@ -158,14 +162,14 @@ def _epochs(recipe: Recipe, pictures: Pictures, place: Path) -> Path:
     return place
 
 
-def _met(trainer: Trainer, size: int, epoch: int, number: int) -> tuple[Tensor, float]:
+def _met(recipe: Recipe, pictures: Pictures, epoch: int, number: int) -> tuple[Tensor, float]:
     """The noisy picture and the time at which training met picture `number` in an epoch."""
-    training = trainer.recipe.training
+    training, size = recipe.training, len(pictures)
     place = batch_numbers(training.seed, size, epoch * size, size).index(number)
     step, row = divmod(epoch * size + place, training.batch)
-    seen = trainer.examples(step)
-    process = trainer.denoiser.process
-    return process.diffuse(seen.x0, seen.noise, seen.t)[row], float(seen.t[row])
+    schedule = make_schedule(recipe.process.schedule, **recipe.process.settings)
+    seen = draw_examples(recipe, schedule, step, read_batch(recipe, pictures, step))
+    return GaussianProcess(schedule).diffuse(seen.x0, seen.noise, seen.t)[row], float(seen.t[row])
 
 
 def _one_shot(model: Model, place: Path) -> Path:
@@ -173,7 +177,7 @@ def _one_shot(model: Model, place: Path) -> Path:
     labels = list(range(10))
     seen: list[Step] = []
     final = model.generate(labels=labels, seed=0, sampler="ddpm", grid="uniform", steps=100, on_step=seen.append)
-    beliefs = {round(float(step.query.t[0]), 3): step.posterior.mean for step in seen}
+    beliefs = {round(float(step.query.t[0]), 3): step.posterior.mean.cpu() for step in seen}
     rows = [
         Row(f"x̂₀ from {words}", to_uint8(beliefs[t])) for t, words in ((1.0, "t = 1"), (0.5, "t = ½"), (0.25, "t = ¼"))
     ]
@@ -183,9 +187,9 @@ def _one_shot(model: Model, place: Path) -> Path:
 
 
 def try_next(shown: Shown) -> Sequence[str]:
-    """Three commands that go on from here."""
+    """Three commands that go on from here, less the name of the program."""
     return (
-        f"neblina generate {shown.model} --label 7 -n 16",
-        f"neblina generate {shown.model} --label 3 -n 8 --sampler ddpm --steps 100",
-        "neblina train digits --process.schedule linear --out runs/linear",
+        f"generate {shown.model} --label 7 -n 16",
+        f"generate {shown.model} --label 3 -n 8 --sampler ddpm --steps 100",
+        "train digits --process.schedule linear --out runs/linear",
     )

@@ -72,8 +72,8 @@ class Model:
         Picture k depends on (seed, offset + k) and its label alone, not on n or batch.
 
         Args:
-            labels: classes by number or name, repeated in turn to n; None leaves it to the model, which then must
-                know how to go without.
+            labels: classes by number or name, in turn from picture 0 of the seed; None leaves it to the
+                model, which then must know how to go without.
             n: how many; None is one a label.
             steps: sampling steps; None is the model's default, as for the next three.
             sampler: a registered name.
@@ -83,7 +83,7 @@ class Model:
             unconditional: a separately trained unconditional model for the other branch of the guidance.
             seed: any integer.
             offset: number of the first picture under the seed.
-            batch: most pictures in one network call.
+            batch: pictures made together; guidance doubles what the network is given at once.
             settings: of the sampler, such as {"eta": 0.5}.
             on_step: told after every answer of every batch.
             cancelled: asked before every step; once True, Cancelled is raised.
@@ -102,7 +102,11 @@ class Model:
         parts = []
         for start in range(0, count, batch):
             numbers = range(start, min(start + batch, count))
-            given = None if classes is None else torch.tensor([classes[number % len(classes)] for number in numbers])
+            given = (
+                None
+                if classes is None
+                else torch.tensor([classes[(offset + number) % len(classes)] for number in numbers])
+            )
             parts.append(
                 generate(
                     self.bundle.denoiser(),
@@ -115,7 +119,7 @@ class Model:
                     guidance=default.guidance if guidance is None else guidance,
                     unconditional=None if unconditional is None else unconditional.bundle.denoiser(),
                     clip=default.clip,
-                    clip_keeps_direction=default.clip_keeps_direction,
+                    clip_keeps_direction=default.clip_keeps_direction and sampler in (None, default.sampler),
                     seed=seed,
                     device=self.device,
                     settings=settings,

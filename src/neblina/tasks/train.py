@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from neblina.core.launch import is_main_process
 from neblina.data.files import OnRead
 from neblina.data.pictures import Pictures, split
 from neblina.data.sources import open_pictures
@@ -32,7 +33,8 @@ def train_recipe(
             on_report(Report(0, recipe.steps, 0, note=f"{sentence} Left out."))
     training, _ = split(pictures, recipe.data.holdout, recipe.training.seed)
     model = train(recipe, training, folder, resume=resume, device=device, on_report=on_report)
-    plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
+    if is_main_process():
+        plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
     return model
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from neblina.core.atomic import PARTIAL, new_folder
 from neblina.core.errors import CheckpointError
+from neblina.core.tensors import save_tensors
 
 _MANIFEST = "manifest.json"
 
@@ -59,9 +60,9 @@ def save_checkpoint(
     state = optimizer.state_dict()
     tensors = {f"{number}.{name}": value for number, values in state["state"].items() for name, value in values.items()}
     with new_folder(place) as aside:
-        _save(net.state_dict(), aside / "net.safetensors")
-        _save(ema.state_dict(), aside / "ema.safetensors")
-        _save(tensors, aside / "optimizer.safetensors")
+        save_tensors(net.state_dict(), aside / "net.safetensors")
+        save_tensors(ema.state_dict(), aside / "ema.safetensors")
+        save_tensors(tensors, aside / "optimizer.safetensors")
         told = {"step": step, "param_groups": state["param_groups"], **progress}
         (aside / "progress.json").write_text(json.dumps(told, indent=2))
         manifest = {file.name: _digest(file) for file in sorted(aside.iterdir())}
@@ -77,14 +78,28 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a sentence for each one that was passed over."""
+    """The newest checkpoint that is whole, None if there is none, and a sentence for each one that was passed over.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole.
+    """
     passed: list[str] = []
     for place in reversed(list_checkpoints(folder)):
         try:
             return load_checkpoint(place), passed
         except CheckpointError as error:
             passed.append(str(error))
+    if passed:
+        listed = "; ".join(passed)
+        raise CheckpointError(f"no checkpoint is whole: {listed}. Begin again in another folder, or delete {folder}")
     return None, passed
+
+
+def drop_after(folder: Path, step: int) -> None:
+    """Delete checkpoints of later steps: damaged ones that were passed over, in the way of the ones to come."""
+    for place in list_checkpoints(folder):
+        if int(place.name.removeprefix("step-")) > step:
+            shutil.rmtree(place)
 
 
 def load_checkpoint(place: Path) -> Checkpoint:
@@ -114,10 +129,6 @@ def load_checkpoint(place: Path) -> Checkpoint:
         {"state": state, "param_groups": progress.pop("param_groups")},
         progress,
     )
-
-
-def _save(tensors: Mapping[str, Tensor], place: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, place)
 
 
 def _digest(file: Path) -> str:

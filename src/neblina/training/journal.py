@@ -37,9 +37,10 @@ class Journal:
 
     def _cut_back(self, step: int) -> None:
         """Forget what a run that was cut off had written after its last checkpoint, half lines included."""
-        kept = [record for record in read_log(self._log) if record["step"] <= step]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        write_file(self._log, lambda aside: aside.write_text(text))
+        for place in (self._log, self._timing):
+            kept = [record for record in read_log(place) if record["step"] <= step]
+            text = "".join(json.dumps(record) + "\n" for record in kept)
+            write_file(place, lambda aside, text=text: aside.write_text(text))  # type: ignore[misc]
 
 
 def read_log(place: Path) -> list[dict[str, Any]]:

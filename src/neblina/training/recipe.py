@@ -181,6 +181,8 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         content = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise SettingError(f"{where} is not YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise SettingError(f"{where} is a {type(content).__name__}; a recipe is settings under names")
     return build_recipe(_merged(content, overrides or {}), where, text)
 
 
@@ -227,8 +229,8 @@ def _stem(path: str) -> str:
 def _sentence(error: Any, where: str, text: str) -> str:
     place = ".".join(str(part) for part in error["loc"])
     leaf = str(error["loc"][-1]) if error["loc"] else ""
-    lines = [number for number, line in enumerate(text.splitlines(), start=1) if line.strip().startswith(f"{leaf}:")]
-    start = f"{where}, line {lines[0]}: {place}" if lines else f"{where}: {place}"
+    line = _line(yaml.compose(text), [str(part) for part in error["loc"]]) if text else None
+    start = f"{where}, line {line}: {place}" if line else f"{where}: {place}"
     if error["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in error["loc"][:-1]:
@@ -238,3 +240,13 @@ def _sentence(error: Any, where: str, text: str) -> str:
         except SettingError as unknown:
             return f"{start} is not a setting.{str(unknown).removeprefix(f'{leaf!r} is not a setting.')}"
     return f"{start} = {error['input']!r}: {error['msg']}"
+
+
+def _line(node: Any, path: list[str]) -> int | None:
+    """The line of a setting in a YAML document, if it stands there."""
+    if not path or not isinstance(node, yaml.MappingNode):
+        return None
+    for key, value in node.value:
+        if key.value == path[0]:
+            return key.start_mark.line + 1 if len(path) == 1 else _line(value, path[1:])
+    return None

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
@@ -27,21 +26,28 @@ from torch import Tensor
 from neblina.bundle.folder import Bundle, save_bundle
 from neblina.bundle.schedulers import Sampling
 from neblina.core.atomic import write_file
-from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.conditions import Condition
 from neblina.core.devices import pick_device
-from neblina.core.errors import DivergenceError, Interrupted, SettingError, choose
-from neblina.data.order import batch_numbers
-from neblina.data.pictures import Pictures, to_float, to_uint8
+from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, SettingError
+from neblina.core.launch import is_main_process, world_size
+from neblina.data.pictures import Pictures, to_uint8
 from neblina.data.sheets import save_sheet
-from neblina.denoisers.parameterisations import clocks, parameterisations
+from neblina.denoisers.parameterisations import check_end
 from neblina.nets.unet import UNet, UNetConfig
-from neblina.objectives.simple import simple_loss, spread_uniforms
+from neblina.objectives.simple import simple_loss
 from neblina.processes.grids import make_grid
 from neblina.processes.schedules import make_schedule
 from neblina.samplers import samplers
 from neblina.samplers.generate import generate
-from neblina.training.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, save_checkpoint
+from neblina.training.checkpoint import (
+    Checkpoint,
+    drop_after,
+    list_checkpoints,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from neblina.training.ema import Ema
+from neblina.training.examples import Batch, Examples, draw_examples, read_batch, step_seed
 from neblina.training.journal import Journal
 from neblina.training.recipe import Recipe, build_recipe, differences
 
@@ -97,12 +103,15 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
         num_class_embeds=classes + hidden if classes else None,
     )
     schedule = make_schedule(recipe.process.schedule, **recipe.process.settings)
-    choose("parameterisation", recipe.process.parameterisation, parameterisations)
-    if recipe.process.clock is not None:
-        clocks[recipe.process.clock](schedule, torch.ones(1, dtype=torch.float64))
+    check_end(recipe.process.parameterisation, recipe.process.clock, schedule)
+    if recipe.sampling.guidance != 1 and not hidden:
+        raise SettingError(
+            f"sampling.guidance {recipe.sampling.guidance:g} needs pictures with labels and "
+            "training.label_dropout > 0; set it to 1"
+        )
     sampler = samplers[recipe.sampling.sampler]
     make_grid(recipe.sampling.grid or sampler.grid, schedule, recipe.sampling.steps)
-    torch.manual_seed(recipe.training.seed)
+    torch.manual_seed(recipe.training.seed % 2**63)
     return Bundle(
         UNet(config).eval(),
         schedule,
@@ -115,23 +124,6 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
     )
 
 
-@dataclass(frozen=True)
-class Examples:
-    """What one process sees in one step.
-
-    Attributes:
-        x0: clean pictures in [−1, 1], shape (B, C, H, W).
-        noise: standard normal, shape of x0.
-        t: times, shape (B,), float64.
-        labels: classes, NULL_LABEL where hidden, shape (B,), or None.
-    """
-
-    x0: Tensor
-    noise: Tensor
-    t: Tensor
-    labels: Tensor | None
-
-
 class Trainer:
     """A run in progress: the network, its average, the optimiser, and how far they are."""
 
@@ -141,14 +133,15 @@ class Trainer:
         self.recipe = recipe
         self.pictures = pictures
         chosen = pick_device(device)
-        self.accelerator = Accelerator(cpu=chosen.type == "cpu")
+        together = world_size() > 1
+        self.accelerator = Accelerator(cpu=together and chosen.type == "cpu", mixed_precision="no")
         # under torchrun every process has a device of its own
-        self.device = self.accelerator.device if device is None else chosen
+        self.device = self.accelerator.device if together else chosen
+        self.process = self.accelerator.process_index
         if recipe.training.batch % self.accelerator.num_processes:
             raise SettingError(
                 f"training.batch {recipe.training.batch} cannot be shared by {self.accelerator.num_processes} processes"
             )
-        self.share = recipe.training.batch // self.accelerator.num_processes
         self.bundle = new_model(recipe, pictures)
         self.bundle.net.to(self.device)
         # convolutions are up to 1.8 times faster backwards with the channels last, in fp32 too (docs/log.md)
@@ -165,20 +158,22 @@ class Trainer:
         dtype = _PRECISIONS[recipe.training.precision]
         self.autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
-        self.denoiser = replace(self.bundle.denoiser(), net=self.accelerator.prepare(self.bundle.net))
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        net = self.accelerator.prepare(self.bundle.net) if together else self.bundle.net
+        self.denoiser = replace(self.bundle.denoiser(), net=net)
+        self.loss_sum = torch.zeros((), device=self.device)
         self.summed = 0
         self.gradient_norm = torch.zeros((), device=self.device)
         self.first_bad = torch.full((), math.inf, device=self.device)
         self._ahead = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[tuple[Tensor, Tensor | None]]] | None = None
+        self._next: tuple[int, Future[Batch]] | None = None
 
     def advance(self) -> None:
         """One optimiser step."""
-        torch.manual_seed(self._seed(self.step))  # dropout
-        seen = self.examples(self.step, self._batch())
+        torch.manual_seed(step_seed(self.recipe, self.step, self.process))  # dropout
+        seen = draw_examples(self.recipe, self.bundle.schedule, self.step, self._batch(), process=self.process)
+        x0, noise = (one.to(self.device, non_blocking=True) for one in (seen.x0, seen.noise))
         with self.autocast:
-            loss = simple_loss(self.denoiser, seen.x0, seen.noise, seen.t, Condition(seen.labels)).mean()
+            loss = simple_loss(self.denoiser, x0, noise, seen.t, Condition(seen.labels)).mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimizer)
@@ -194,35 +189,37 @@ class Trainer:
         self.loss_sum += loss.detach()
         self.summed += 1
         self.gradient_norm = norm.detach()
-        self.first_bad = torch.where(loss.isfinite(), self.first_bad, self.first_bad.clamp(max=self.step))
+        fine = loss.isfinite()
+        if not self.scaler.is_enabled():  # a loss scaler skips steps whose gradient overflows
+            fine = fine & norm.isfinite()
+        self.first_bad = torch.where(fine, self.first_bad, self.first_bad.clamp(max=self.step))
 
-    def examples(self, step: int, batch: tuple[Tensor, Tensor | None] | None = None) -> Examples:
-        """What this process sees in step number `step`, counted from 0; the pictures may be given if they are read."""
-        pixels, labels = self._read(step) if batch is None else batch
-        generator = torch.Generator().manual_seed(self._seed(step))
-        x0 = to_float(pixels.to(self.device, non_blocking=True))
-        if self.recipe.data.flip:
-            mirrored = torch.rand(len(x0), generator=generator) < 0.5
-            x0 = torch.where(mirrored.to(self.device)[:, None, None, None], x0.flip(-1), x0)
-        t = self.bundle.schedule.training_time(spread_uniforms(len(x0), generator))
-        noise = torch.randn(x0.shape, generator=generator).to(self.device)
-        if labels is not None:
-            hidden = torch.rand(len(labels), generator=generator) < self.recipe.training.label_dropout
-            labels = labels.masked_fill(hidden, NULL_LABEL)
-        return Examples(x0, noise, t, labels)
+    def examples(self, step: int) -> Examples:
+        """What this process sees in step number `step`, counted from 0."""
+        return draw_examples(self.recipe, self.bundle.schedule, step, self._read(step), process=self.process)
 
     def check(self) -> None:
-        """Refuse to go on after a loss that is not finite.
+        """Refuse to go on after a loss or a gradient that is not finite, in any process.
 
         Raises:
             DivergenceError: naming the step.
         """
-        first = float(self.first_bad)
+        first = float(self.accelerator.gather(self.first_bad[None]).min())
         if math.isfinite(first):
             raise DivergenceError(
-                f"the loss was not finite at step {int(first)}. Lower optimizer.lr ({self.recipe.optimizer.lr:g}), "
+                f"the loss or its gradient was not finite at step {int(first)}. "
+                f"Lower optimizer.lr ({self.recipe.optimizer.lr:g}), "
                 f"raise optimizer.warmup, or look at the data."
             )
+
+    def agree(self, stopping: bool) -> bool:
+        """Whether any process wants to stop. Several processes ask each other every tenth step, since asking waits."""
+        if self.accelerator.num_processes == 1:
+            return stopping
+        if self.step % 10:
+            return False
+        votes = self.accelerator.reduce(torch.tensor(float(stopping), device=self.device), "sum")
+        return bool(votes > 0)
 
     def mean_loss(self) -> float:
         """Mean over the steps since the last call, over all processes."""
@@ -235,21 +232,45 @@ class Trainer:
         """What a checkpoint stores beside the tensors."""
         return {
             "recipe": self.recipe.model_dump(mode="json"),
+            "setting": self._setting(),
             "loss_sum": float(self.loss_sum),
             "summed": self.summed,
             "scaler": self.scaler.state_dict(),
         }
 
+    def agree_on(self, checkpoint: Checkpoint | None) -> None:
+        """Refuse to begin where another process does not.
+
+        Raises:
+            CheckpointError: the processes read different checkpoints.
+        """
+        mine = torch.tensor([-1 if checkpoint is None else checkpoint.step], device=self.device)
+        steps = set(self.accelerator.gather(mine).tolist())
+        if len(steps) > 1:
+            raise CheckpointError(
+                f"the processes see different checkpoints (steps {sorted(steps)}); "
+                "put the run's folder where all of them see it"
+            )
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where a checkpoint was made.
 
         Raises:
-            SettingError: it was made by another recipe; every differing setting is named.
+            SettingError: it was made by another recipe, on other pictures or by another number of processes; every
+                difference is named.
         """
         was = build_recipe(checkpoint.progress["recipe"], "the checkpoint's recipe")
         changed = list(differences(was, self.recipe))
+        now = self._setting()
+        for name, value in checkpoint.progress["setting"].items():
+            if value != now[name]:
+                changed.append(f"{name}: {value!r} there, {now[name]!r} here")
         if changed:
-            raise SettingError("the recipe has changed since the checkpoint, in " + "; ".join(changed))
+            raise SettingError(
+                "this is not the run that the checkpoint is of; it differs in "
+                + "; ".join(changed)
+                + ". Undo the change, or choose another folder with --out"
+            )
         self.bundle.net.load_state_dict(checkpoint.net)
         self.ema.net.load_state_dict(checkpoint.ema)
         self.optimizer.load_state_dict(checkpoint.optimizer)
@@ -268,7 +289,6 @@ class Trainer:
         classes = len(self.bundle.label_names)
         shown = min(classes, columns) if classes else columns
         labels = torch.arange(4 * shown) % shown if classes else None
-        was_training = self.ema.net.training
         with self.autocast:
             pictures = generate(
                 replace(self.denoiser, net=self.ema.net),
@@ -278,29 +298,31 @@ class Trainer:
                 sampler=self.bundle.sampling.sampler,
                 steps=self.bundle.sampling.steps,
                 grid=self.bundle.sampling.grid,
+                guidance=self.bundle.sampling.guidance,
                 clip=self.bundle.sampling.clip,
                 device=self.device,
             )
-        self.ema.net.train(was_training)
         return to_uint8(pictures)
 
-    def _batch(self) -> tuple[Tensor, Tensor | None]:
+    def _setting(self) -> dict[str, Any]:
+        """What else the course of a run depends on."""
+        return {
+            "pictures": len(self.pictures),
+            "their shape": list(self.pictures.shape),
+            "classes": list(self.bundle.label_names),
+            "processes": self.accelerator.num_processes,
+        }
+
+    def _batch(self) -> Batch:
         """This step's share of pictures and labels; the next step's are being read meanwhile."""
         waiting = self._next
         ready = waiting[1].result() if waiting is not None and waiting[0] == self.step else self._read(self.step)
         self._next = (self.step + 1, self._ahead.submit(self._read, self.step + 1))
         return ready
 
-    def _read(self, step: int) -> tuple[Tensor, Tensor | None]:
-        training = self.recipe.training
-        first = step * training.batch + self.accelerator.process_index * self.share
-        numbers = batch_numbers(training.seed, len(self.pictures), first, self.share)
-        labels = self.pictures.labels if self.bundle.label_names else None
-        return self.pictures.read(numbers), None if labels is None else labels[numbers]
-
-    def _seed(self, step: int) -> int:
-        entropy = [self.recipe.training.seed % 2**64, step, self.accelerator.process_index]
-        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    def _read(self, step: int) -> Batch:
+        processes = self.accelerator.num_processes
+        return read_batch(self.recipe, self.pictures, step, process=self.process, processes=processes)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -338,17 +360,20 @@ def train(
         StorageError: the disk is full; the last checkpoint stands.
         Interrupted: on Ctrl-C, after finishing the step and saving.
     """
-    tell = on_report or (lambda report: None)
+    tell = on_report if on_report is not None and is_main_process() else lambda report: None
     checkpoints = folder / "checkpoints"
     if not resume and list_checkpoints(checkpoints):
         raise SettingError(f"{folder} holds a run already. Pass --resume to go on with it, or choose another folder.")
     trainer = Trainer(recipe, pictures, device=device)
-    main = trainer.accelerator.is_main_process
+    main = is_main_process()
     checkpoint, passed = newest_checkpoint(checkpoints) if resume else (None, [])
+    trainer.agree_on(checkpoint)
     if checkpoint is not None:
         trainer.restore(checkpoint)
     for sentence in passed:
-        tell(Report(trainer.step, recipe.steps, 0, note=f"{sentence}; going on from the one before"))
+        tell(Report(trainer.step, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
+    if main:
+        drop_after(checkpoints, trainer.step)
     trainer.accelerator.wait_for_everyone()
     journal = None
     if main:
@@ -379,7 +404,7 @@ def _loop(
     while trainer.step < steps:
         trainer.advance()
         done = trainer.step == steps
-        stopping = stop.is_set()
+        stopping = trainer.agree(stop.is_set())
         report = Report(trainer.step, steps, trainer.step * training.batch)
         if trainer.step % training.log_every == 0 or done:
             trainer.check()
@@ -417,9 +442,8 @@ def _loop(
             saved = trainer.step
         tell(report)
         if stopping and not done:
-            raise Interrupted(
-                f"stopped after step {saved} of {steps}; everything is saved. Go on with the same command and --resume"
-            )
+            done_so_far = f"stopped after step {saved} of {steps}; everything is saved"
+            raise Interrupted(f"{done_so_far}. Go on with the same command and --resume", done_so_far)
 
 
 def _columns(trainer: Trainer) -> int:

@@ -1,0 +1,64 @@
+"""What training sees in a step, as a function of (seed, step, process) alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neblina.core.conditions import NULL_LABEL
+from neblina.data.order import batch_numbers
+from neblina.data.pictures import Pictures, to_float
+from neblina.objectives.simple import spread_uniforms
+from neblina.processes.schedules import Schedule
+from neblina.training.recipe import Recipe
+
+Batch = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What one process sees in one step; on the CPU.
+
+    Attributes:
+        x0: clean pictures in [−1, 1], shape (B, C, H, W).
+        noise: standard normal, shape of x0.
+        t: times, shape (B,), float64.
+        labels: classes, NULL_LABEL where hidden, shape (B,), or None.
+    """
+
+    x0: Tensor
+    noise: Tensor
+    t: Tensor
+    labels: Tensor | None
+
+
+def read_batch(recipe: Recipe, pictures: Pictures, step: int, *, process: int = 0, processes: int = 1) -> Batch:
+    """The pictures, uint8 of shape (B, C, H, W), and labels of one process's share of step number `step`."""
+    share = recipe.training.batch // processes
+    first = step * recipe.training.batch + process * share
+    numbers = batch_numbers(recipe.training.seed, len(pictures), first, share)
+    labels = pictures.labels if recipe.data.labels else None
+    return pictures.read(numbers), None if labels is None else labels[numbers]
+
+
+def draw_examples(recipe: Recipe, schedule: Schedule, step: int, batch: Batch, *, process: int = 0) -> Examples:
+    """Mirror pictures, draw times and noise, and hide labels, as the recipe says."""
+    pixels, labels = batch
+    generator = torch.Generator().manual_seed(step_seed(recipe, step, process))
+    x0 = to_float(pixels)
+    if recipe.data.flip:
+        mirrored = torch.rand(len(x0), generator=generator) < 0.5
+        x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
+    t = schedule.training_time(spread_uniforms(len(x0), generator))
+    noise = torch.randn(x0.shape, generator=generator)
+    if labels is not None:
+        hidden = torch.rand(len(labels), generator=generator) < recipe.training.label_dropout
+        labels = labels.masked_fill(hidden, NULL_LABEL)
+    return Examples(x0, noise, t, labels)
+
+
+def step_seed(recipe: Recipe, step: int, process: int) -> int:
+    """The seed of everything random in a step."""
+    entropy = [recipe.training.seed % 2**64, step, process]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
