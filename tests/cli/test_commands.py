@@ -1,8 +1,10 @@
 """The commands as a user types them, right and wrong."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -115,6 +117,37 @@ def test_settings_given_on_the_command_line_reach_the_recipe(tmp_path: Path) -> 
 )
 def test_a_mistake_is_one_sentence_with_the_fix(words: list[str], said: str, tmp_path: Path) -> None:
     assert said in refused(*(word.replace("{tmp}", str(tmp_path)) for word in words), cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.training
+def test_ctrl_c_saves_says_how_to_go_on_and_it_goes_on(tmp_path: Path) -> None:
+    words = [
+        "train",
+        "digits",
+        *TINY,
+        "--training.images=64000",
+        "--training.log-every=1",
+        "--out",
+        "run",
+        "--device",
+        "cpu",
+    ]
+    command = [sys.executable, "-m", "neblina.cli.main", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "log.jsonl").exists() or (tmp_path / "run" / "log.jsonl").stat().st_size < 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "everything is saved. Go on with the same command and --resume" in said
+    step = int(said.split("stopped after step ")[1].split()[0])
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").exists()
+    assert "holds a run already. Pass --resume" in refused(*words, cwd=tmp_path)
+    changed = refused(*words, "--resume", "--training.ema", "0.5", cwd=tmp_path)
+    assert "training.ema: 0.995 there, 0.5 here" in changed
 
 
 def test_a_recipe_file_with_a_mistake_names_the_line(tmp_path: Path) -> None:
