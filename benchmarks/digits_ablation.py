@@ -17,7 +17,7 @@ from neblina.data.sources import open_pictures
 from neblina.tasks.measure import measure
 from neblina.tasks.model import load
 from neblina.training.recipe import load_recipe
-from neblina.training.trainer import train
+from neblina.training.run import train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},

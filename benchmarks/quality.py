@@ -31,8 +31,10 @@ from neblina.data.pictures import Pictures, split, to_float
 from neblina.data.sources import open_pictures
 from neblina.tasks.measure import Measured, measure
 from neblina.tasks.model import Model
+from neblina.training.build import new_model
 from neblina.training.recipe import Recipe, load_recipe
-from neblina.training.trainer import Trainer, new_model, train
+from neblina.training.run import train
+from neblina.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

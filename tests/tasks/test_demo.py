@@ -9,7 +9,7 @@ from PIL import Image
 from neblina.core.errors import Interrupted
 from neblina.tasks.demo import run_demo, try_next
 from neblina.training.recipe import load_recipe
-from neblina.training.trainer import Report
+from neblina.training.run import Report
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import torch
 from neblina.core.errors import SettingError
 from neblina.data.pictures import InMemory
 from neblina.samplers import samplers
+from neblina.training.build import new_model
 from neblina.training.recipe import Recipe, build_recipe, differences, load_recipe, packaged
-from neblina.training.trainer import new_model
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
 

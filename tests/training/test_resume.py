@@ -19,7 +19,8 @@ from neblina.data.pictures import InMemory
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from neblina.training.journal import read_log
 from neblina.training.recipe import Recipe, build_recipe
-from neblina.training.trainer import Report, Trainer, train
+from neblina.training.run import Report, train
+from neblina.training.trainer import Trainer
 
 
 def tiny(**training: Any) -> Recipe:
@@ -68,7 +69,7 @@ def run_in_a_process(recipe: Recipe, folder: Path, threads: int) -> None:
 def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(precision: str, tmp_path: Path) -> None:
     recipe = tiny(precision=precision, images=240 * 8)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neblina.training.trainer"])
+    context.set_forkserver_preload(["neblina.training.run"])
 
     def start(folder: Path) -> Any:
         process = context.Process(target=run_in_a_process, args=(recipe, folder, 1))
@@ -268,7 +269,7 @@ def run_with_little_room(folder: Path, room: int, outcome: Any) -> None:
 def test_a_disk_that_refuses_leaves_the_old_checkpoint(room: int, tmp_path: Path) -> None:
     """The system itself refuses to write: in a log line, or in the middle of the weights."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neblina.training.trainer"])
+    context.set_forkserver_preload(["neblina.training.run"])
     outcome = context.Queue()
     process = context.Process(target=run_with_little_room, args=(tmp_path, room, outcome))
     process.start()

@@ -17,11 +17,13 @@ from neblina.core.errors import SettingError
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import InMemory, to_float
 from neblina.objectives.simple import simple_loss
+from neblina.training.build import new_model
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import draw_examples, read_batch
 from neblina.training.recipe import Recipe, build_recipe
-from neblina.training.trainer import Trainer, learning_rate, new_model, train
+from neblina.training.run import train
+from neblina.training.trainer import Trainer, learning_rate
 
 
 def test_every_epoch_sees_every_example_once_in_its_own_order() -> None:
@@ -86,6 +88,19 @@ def test_the_learning_rate_rises_and_falls_as_the_recipe_says() -> None:
     assert max(rates) < 1e-3
     assert rates[30] == pytest.approx(1e-3 * (0.5 - 0.5 * math.cos(math.pi * 0.5)))
     assert rates[-1] < 1e-5
+
+
+def test_dropout_acts_in_training_and_never_in_the_average() -> None:
+    recipe = tiny()
+    recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"dropout": 0.5})})
+    trainer = Trainer(recipe, pictures(), device="cpu")
+    seen = trainer.examples(0)
+    condition = Condition(seen.labels)
+    one, other = (trainer.denoiser.predict(seen.x0, seen.t, condition) for _ in range(2))
+    assert not torch.equal(one, other)
+    average = replace(trainer.denoiser, net=trainer.ema.net)
+    one, other = (average.predict(seen.x0, seen.t, condition) for _ in range(2))
+    assert torch.equal(one, other)
 
 
 def test_the_average_of_constant_weights_is_the_weights() -> None:
@@ -183,7 +198,7 @@ def test_two_processes_average_their_gradients_into_one_model(tmp_path: Path) ->
         "from pathlib import Path\n"
         "from test_resume import pictures\n"
         "from test_trainer import plain\n"
-        "from neblina.training.trainer import train\n"
+        "from neblina.training.run import train\n"
         "train(plain(), pictures(), Path(sys.argv[1]), device='cpu')\n"
     )
     tests = Path(__file__).parents[1]

@@ -48,7 +48,7 @@ def train(
     recipe = load_recipe(what, settings)
 
     from neblina.tasks.train import train_recipe
-    from neblina.training.trainer import Report
+    from neblina.training.run import Report
 
     folder = out or Path("runs") / recipe.name
     began = time.perf_counter()

@@ -24,7 +24,7 @@ from neblina.tasks.plots import Row, plot_rows
 from neblina.tasks.train import open_recipe_pictures, train_recipe
 from neblina.training.examples import draw_examples, read_batch
 from neblina.training.recipe import Recipe
-from neblina.training.trainer import OnReport
+from neblina.training.run import OnReport
 
 OnStage = Callable[[str], None]
 

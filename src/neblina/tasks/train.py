@@ -9,7 +9,7 @@ from neblina.data.sources import open_pictures
 from neblina.tasks.plots import plot_loss
 from neblina.training.journal import read_log
 from neblina.training.recipe import Recipe
-from neblina.training.trainer import OnReport, Report, train
+from neblina.training.run import OnReport, Report, train
 
 
 def train_recipe(
@@ -22,7 +22,7 @@ def train_recipe(
     on_read: OnRead | None = None,
     on_report: OnReport | None = None,
 ) -> Path:
-    """Train, and return the model's folder; arguments and errors of `neblina.training.trainer.train`.
+    """Train, and return the model's folder; arguments and errors of `neblina.training.run.train`.
 
     Raises:
         DataError: pictures that cannot be used, before anything is trained.

@@ -1,4 +1,4 @@
-"""The training loop.
+"""The training step, and all the state there is between two of them.
 
 Each step: take the next pictures, draw a time and noise for each, diffuse them in closed form, have the network
 predict, compare, update, and let the averaged weights follow. Everything random in a step is a function of (seed,
@@ -8,120 +8,28 @@ Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, algori
 """
 
 import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from torch import Tensor
 
-from neblina.bundle.folder import Bundle, save_bundle
-from neblina.bundle.schedulers import Sampling
-from neblina.core.atomic import write_file
 from neblina.core.conditions import Condition
 from neblina.core.devices import pick_device
-from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, SettingError
-from neblina.core.launch import is_main_process, world_size
+from neblina.core.errors import CheckpointError, DivergenceError, SettingError
+from neblina.core.launch import world_size
 from neblina.data.pictures import Pictures, to_uint8
-from neblina.data.sheets import save_sheet
-from neblina.denoisers.parameterisations import check_end
-from neblina.nets.unet import UNet, UNetConfig
 from neblina.objectives.simple import simple_loss
-from neblina.processes.grids import make_grid
-from neblina.processes.schedules import make_schedule
-from neblina.samplers import samplers
 from neblina.samplers.generate import generate
-from neblina.training.checkpoint import (
-    Checkpoint,
-    drop_after,
-    list_checkpoints,
-    newest_checkpoint,
-    save_checkpoint,
-)
+from neblina.training.build import new_model
+from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import Batch, Examples, draw_examples, read_batch, step_seed
-from neblina.training.journal import Journal
 from neblina.training.recipe import Recipe, build_recipe, differences
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What training tells whoever watches it, once a step.
-
-    Attributes:
-        step: steps done.
-        steps: steps of the whole run.
-        images: training examples seen.
-        loss: mean over the steps since the last log line; None between log lines.
-        note: something to tell the user, or None.
-    """
-
-    step: int
-    steps: int
-    images: int
-    loss: float | None = None
-    note: str | None = None
-
-
-OnReport = Callable[[Report], None]
-
-
-def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
-    """The untrained model that a recipe describes for these pictures, weights drawn from its seed.
-
-    Raises:
-        SettingError: an unknown name, a network that does not fit the pictures, or more sampling steps than the
-            schedule has.
-    """
-    channels, height, width = pictures.shape
-    net = recipe.network
-    attend = [max(height, width) // 2**level <= net.attention for level in range(len(net.channels))]
-    classes = len(pictures.label_names) if recipe.data.labels and pictures.labels is not None else 0
-    hidden = classes > 0 and recipe.training.label_dropout > 0
-    config = UNetConfig(
-        sample_size=height if height == width else (height, width),
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=tuple("AttnDownBlock2D" if one else "DownBlock2D" for one in attend),
-        up_block_types=tuple("AttnUpBlock2D" if one else "UpBlock2D" for one in attend[::-1]),
-        block_out_channels=net.channels,
-        layers_per_block=net.blocks,
-        dropout=net.dropout,
-        attention_head_dim=net.head_dim,
-        norm_num_groups=net.groups,
-        resnet_time_scale_shift="scale_shift" if net.scale_shift else "default",
-        num_class_embeds=classes + hidden if classes else None,
-    )
-    schedule = make_schedule(recipe.process.schedule, **recipe.process.settings)
-    check_end(recipe.process.parameterisation, recipe.process.clock, schedule)
-    if recipe.sampling.guidance != 1 and not hidden:
-        raise SettingError(
-            f"sampling.guidance {recipe.sampling.guidance:g} needs pictures with labels and "
-            "training.label_dropout > 0; set it to 1"
-        )
-    sampler = samplers[recipe.sampling.sampler]
-    make_grid(recipe.sampling.grid or sampler.grid, schedule, recipe.sampling.steps)
-    torch.manual_seed(recipe.training.seed % 2**63)
-    return Bundle(
-        UNet(config).eval(),
-        schedule,
-        recipe.process.parameterisation,
-        recipe.process.clock,
-        pictures.label_names if classes else (),
-        classes if hidden else None,
-        Sampling(**recipe.sampling.model_dump()),
-        {"recipe": recipe.model_dump(mode="json")},
-    )
 
 
 class Trainer:
@@ -146,6 +54,7 @@ class Trainer:
         self.bundle.net.to(self.device)
         # convolutions are up to 1.8 times faster backwards with the channels last, in fp32 too (docs/log.md)
         self.bundle.net.channels_last()
+        self.bundle.net.train()
         self.ema = Ema(self.bundle.net, recipe.training.ema)
         self.step = 0
         self.optimizer = torch.optim.AdamW(
@@ -332,142 +241,3 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     left = 1 - step / recipe.steps
     fall = {"none": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[optimizer.decay]
     return optimizer.lr * rise * fall
-
-
-def train(
-    recipe: Recipe,
-    pictures: Pictures,
-    folder: Path,
-    *,
-    resume: bool = False,
-    device: str | None = None,
-    on_report: OnReport | None = None,
-) -> Path:
-    """Train a model, or go on with training one.
-
-    Args:
-        recipe: what to do.
-        pictures: the training pictures.
-        folder: where the run lives: `log.jsonl`, `timing.jsonl`, `samples/`, `checkpoints/`, and at the end `model/`.
-        resume: go on from the newest whole checkpoint; from the beginning if there is none.
-        device: "cpu", "cuda", …; None for the best there is.
-        on_report: told after every step.
-    Returns:
-        The model's folder.
-    Raises:
-        SettingError: a recipe that does not fit the pictures, or not the run that is there.
-        DivergenceError: the loss stopped being finite; the last good checkpoint stands.
-        StorageError: the disk is full; the last checkpoint stands.
-        Interrupted: on Ctrl-C, after finishing the step and saving.
-    """
-    tell = on_report if on_report is not None and is_main_process() else lambda report: None
-    checkpoints = folder / "checkpoints"
-    if not resume and list_checkpoints(checkpoints):
-        raise SettingError(f"{folder} holds a run already. Pass --resume to go on with it, or choose another folder.")
-    trainer = Trainer(recipe, pictures, device=device)
-    main = is_main_process()
-    checkpoint, passed = newest_checkpoint(checkpoints) if resume else (None, [])
-    trainer.agree_on(checkpoint)
-    if checkpoint is not None:
-        trainer.restore(checkpoint)
-    for sentence in passed:
-        tell(Report(trainer.step, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
-    if main:
-        drop_after(checkpoints, trainer.step)
-    trainer.accelerator.wait_for_everyone()
-    journal = None
-    if main:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-        write_file(folder / "recipe.yaml", lambda aside: aside.write_text(text))
-        journal = Journal(folder, trainer.step)
-    with _interruptible() as stop:
-        _loop(trainer, folder, checkpoints, journal, tell, stop)
-    model = folder / "model"
-    if main:
-        save_bundle(replace(trainer.bundle, net=trainer.ema.net), model)
-    trainer.accelerator.wait_for_everyone()
-    return model
-
-
-def _loop(
-    trainer: Trainer,
-    folder: Path,
-    checkpoints: Path,
-    journal: Journal | None,
-    tell: OnReport,
-    stop: threading.Event,
-) -> None:
-    training, steps = trainer.recipe.training, trainer.recipe.steps
-    began, first = time.perf_counter(), trainer.step
-    saved = trainer.step
-    while trainer.step < steps:
-        trainer.advance()
-        done = trainer.step == steps
-        stopping = trainer.agree(stop.is_set())
-        report = Report(trainer.step, steps, trainer.step * training.batch)
-        if trainer.step % training.log_every == 0 or done:
-            trainer.check()
-            loss = trainer.mean_loss()
-            report = replace(report, loss=loss)
-            if journal is not None:
-                record = {
-                    "step": trainer.step,
-                    "images": report.images,
-                    "loss": loss,
-                    "gradient_norm": float(trainer.gradient_norm),
-                    "lr": learning_rate(trainer.recipe, trainer.step - 1),
-                }
-                seconds = time.perf_counter() - began
-                speed = (trainer.step - first) * training.batch / seconds
-                journal.write(record, {"step": trainer.step, "seconds": seconds, "images_per_second": speed})
-        if training.sample_every and (trainer.step % training.sample_every == 0 or done) and journal is not None:
-            save_sheet(
-                trainer.preview(),
-                folder / "samples" / f"step-{trainer.step:08d}.png",
-                columns=_columns(trainer),
-            )
-        if trainer.step % training.checkpoint_every == 0 or done or stopping:
-            trainer.check()
-            if journal is not None:
-                save_checkpoint(
-                    checkpoints,
-                    trainer.step,
-                    net=trainer.bundle.net,
-                    ema=trainer.ema.net,
-                    optimizer=trainer.optimizer,
-                    progress=trainer.progress(),
-                    keep=training.keep,
-                )
-            saved = trainer.step
-        tell(report)
-        if stopping and not done:
-            done_so_far = f"stopped after step {saved} of {steps}; everything is saved"
-            raise Interrupted(f"{done_so_far}. Go on with the same command and --resume", done_so_far)
-
-
-def _columns(trainer: Trainer) -> int:
-    return min(len(trainer.bundle.label_names), 10) or 10
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or SIGTERM) into an event; the second one interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: Any) -> None:
-        stop.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

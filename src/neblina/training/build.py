@@ -1,0 +1,62 @@
+"""From a recipe and pictures to an untrained model."""
+
+import torch
+
+from neblina.bundle.folder import Bundle
+from neblina.bundle.schedulers import Sampling
+from neblina.core.errors import SettingError
+from neblina.data.pictures import Pictures
+from neblina.denoisers.parameterisations import check_end
+from neblina.nets.unet import UNet, UNetConfig
+from neblina.processes.grids import make_grid
+from neblina.processes.schedules import make_schedule
+from neblina.samplers import samplers
+from neblina.training.recipe import Recipe
+
+
+def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
+    """The untrained model that a recipe describes for these pictures, weights drawn from its seed.
+
+    Raises:
+        SettingError: an unknown name, a network that does not fit the pictures, or more sampling steps than the
+            schedule has.
+    """
+    channels, height, width = pictures.shape
+    net = recipe.network
+    attend = [max(height, width) // 2**level <= net.attention for level in range(len(net.channels))]
+    classes = len(pictures.label_names) if recipe.data.labels and pictures.labels is not None else 0
+    hidden = classes > 0 and recipe.training.label_dropout > 0
+    config = UNetConfig(
+        sample_size=height if height == width else (height, width),
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=tuple("AttnDownBlock2D" if one else "DownBlock2D" for one in attend),
+        up_block_types=tuple("AttnUpBlock2D" if one else "UpBlock2D" for one in attend[::-1]),
+        block_out_channels=net.channels,
+        layers_per_block=net.blocks,
+        dropout=net.dropout,
+        attention_head_dim=net.head_dim,
+        norm_num_groups=net.groups,
+        resnet_time_scale_shift="scale_shift" if net.scale_shift else "default",
+        num_class_embeds=classes + hidden if classes else None,
+    )
+    schedule = make_schedule(recipe.process.schedule, **recipe.process.settings)
+    check_end(recipe.process.parameterisation, recipe.process.clock, schedule)
+    if recipe.sampling.guidance != 1 and not hidden:
+        raise SettingError(
+            f"sampling.guidance {recipe.sampling.guidance:g} needs pictures with labels and "
+            "training.label_dropout > 0; set it to 1"
+        )
+    sampler = samplers[recipe.sampling.sampler]
+    make_grid(recipe.sampling.grid or sampler.grid, schedule, recipe.sampling.steps)
+    torch.manual_seed(recipe.training.seed % 2**63)
+    return Bundle(
+        UNet(config).eval(),
+        schedule,
+        recipe.process.parameterisation,
+        recipe.process.clock,
+        pictures.label_names if classes else (),
+        classes if hidden else None,
+        Sampling(**recipe.sampling.model_dump()),
+        {"recipe": recipe.model_dump(mode="json")},
+    )

@@ -1,0 +1,184 @@
+"""A whole run: steps, log, samples, checkpoints, and what happens on Ctrl-C."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from neblina.bundle.folder import save_bundle
+from neblina.core.atomic import write_file
+from neblina.core.errors import Interrupted, SettingError
+from neblina.core.launch import is_main_process
+from neblina.data.pictures import Pictures
+from neblina.data.sheets import save_sheet
+from neblina.training.checkpoint import drop_after, list_checkpoints, newest_checkpoint, save_checkpoint
+from neblina.training.journal import Journal
+from neblina.training.recipe import Recipe
+from neblina.training.trainer import Trainer, learning_rate
+
+
+@dataclass(frozen=True)
+class Report:
+    """What training tells whoever watches it, once a step.
+
+    Attributes:
+        step: steps done.
+        steps: steps of the whole run.
+        images: training examples seen.
+        loss: mean over the steps since the last log line; None between log lines.
+        note: something to tell the user, or None.
+    """
+
+    step: int
+    steps: int
+    images: int
+    loss: float | None = None
+    note: str | None = None
+
+
+OnReport = Callable[[Report], None]
+
+
+def train(
+    recipe: Recipe,
+    pictures: Pictures,
+    folder: Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    on_report: OnReport | None = None,
+) -> Path:
+    """Train a model, or go on with training one.
+
+    Args:
+        recipe: what to do.
+        pictures: the training pictures.
+        folder: where the run lives: `log.jsonl`, `timing.jsonl`, `samples/`, `checkpoints/`, and at the end `model/`.
+        resume: go on from the newest whole checkpoint; from the beginning if there is none.
+        device: "cpu", "cuda", …; None for the best there is.
+        on_report: told after every step.
+    Returns:
+        The model's folder.
+    Raises:
+        SettingError: a recipe that does not fit the pictures, or not the run that is there.
+        DivergenceError: the loss stopped being finite; the last good checkpoint stands.
+        StorageError: the disk is full; the last checkpoint stands.
+        Interrupted: on Ctrl-C, after finishing the step and saving.
+    """
+    tell = on_report if on_report is not None and is_main_process() else lambda report: None
+    checkpoints = folder / "checkpoints"
+    if not resume and list_checkpoints(checkpoints):
+        raise SettingError(f"{folder} holds a run already. Pass --resume to go on with it, or choose another folder.")
+    trainer = Trainer(recipe, pictures, device=device)
+    main = is_main_process()
+    checkpoint, passed = newest_checkpoint(checkpoints) if resume else (None, [])
+    trainer.agree_on(checkpoint)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    for sentence in passed:
+        tell(Report(trainer.step, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
+    if main:
+        drop_after(checkpoints, trainer.step)
+    trainer.accelerator.wait_for_everyone()
+    journal = None
+    if main:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        write_file(folder / "recipe.yaml", lambda aside: aside.write_text(text))
+        journal = Journal(folder, trainer.step)
+    with _interruptible() as stop:
+        _loop(trainer, folder, checkpoints, journal, tell, stop)
+    model = folder / "model"
+    if main:
+        save_bundle(replace(trainer.bundle, net=trainer.ema.net), model)
+    trainer.accelerator.wait_for_everyone()
+    return model
+
+
+def _loop(
+    trainer: Trainer,
+    folder: Path,
+    checkpoints: Path,
+    journal: Journal | None,
+    tell: OnReport,
+    stop: threading.Event,
+) -> None:
+    training, steps = trainer.recipe.training, trainer.recipe.steps
+    began, first = time.perf_counter(), trainer.step
+    saved = trainer.step
+    while trainer.step < steps:
+        trainer.advance()
+        done = trainer.step == steps
+        stopping = trainer.agree(stop.is_set())
+        report = Report(trainer.step, steps, trainer.step * training.batch)
+        if trainer.step % training.log_every == 0 or done:
+            trainer.check()
+            loss = trainer.mean_loss()
+            report = replace(report, loss=loss)
+            if journal is not None:
+                record = {
+                    "step": trainer.step,
+                    "images": report.images,
+                    "loss": loss,
+                    "gradient_norm": float(trainer.gradient_norm),
+                    "lr": learning_rate(trainer.recipe, trainer.step - 1),
+                }
+                seconds = time.perf_counter() - began
+                speed = (trainer.step - first) * training.batch / seconds
+                journal.write(record, {"step": trainer.step, "seconds": seconds, "images_per_second": speed})
+        if training.sample_every and (trainer.step % training.sample_every == 0 or done) and journal is not None:
+            save_sheet(
+                trainer.preview(),
+                folder / "samples" / f"step-{trainer.step:08d}.png",
+                columns=_columns(trainer),
+            )
+        if trainer.step % training.checkpoint_every == 0 or done or stopping:
+            trainer.check()
+            if journal is not None:
+                save_checkpoint(
+                    checkpoints,
+                    trainer.step,
+                    net=trainer.bundle.net,
+                    ema=trainer.ema.net,
+                    optimizer=trainer.optimizer,
+                    progress=trainer.progress(),
+                    keep=training.keep,
+                )
+            saved = trainer.step
+        tell(report)
+        if stopping and not done:
+            done_so_far = f"stopped after step {saved} of {steps}; everything is saved"
+            raise Interrupted(f"{done_so_far}. Go on with the same command and --resume", done_so_far)
+
+
+def _columns(trainer: Trainer) -> int:
+    return min(len(trainer.bundle.label_names), 10) or 10
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C (or SIGTERM) into an event; the second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: Any) -> None:
+        stop.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
