@@ -22,8 +22,6 @@ from neblina.training.run import train
 VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "lr 2e-3": {"optimizer": {"lr": 2e-3}},
-    "scale-shift": {"network": {"scale_shift": True}},
-    "one block, 48 and 96 channels": {"network": {"blocks": 1, "channels": [48, 96]}},
     "eps": {"process": {"parameterisation": "eps"}},
     "linear schedule": {"process": {"schedule": "linear"}},
     "flow": {"process": {"schedule": "flow", "parameterisation": "flow"}},

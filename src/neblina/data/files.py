@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,15 +51,21 @@ class Archive:
         """The content of one file; from any thread."""
         if self.path.is_dir():
             return (self.path / name).read_bytes()
-        return _opened(self.path, threading.get_ident()).read(name)
+        return _opened(self.path, self.path.stat().st_mtime_ns, threading.get_ident()).read(name)
 
     def show(self, name: str) -> str:
         """How a person finds the file."""
         return f"{self.path / name}" if self.path.is_dir() else f"{self.path}: {name}"
 
 
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that read and decode; Pillow lets other threads run while it does."""
+    return ThreadPoolExecutor()
+
+
 @lru_cache(maxsize=64)
-def _opened(path: Path, thread: int) -> zipfile.ZipFile:
+def _opened(path: Path, changed: int, thread: int) -> zipfile.ZipFile:
     """An archive opened once a thread: its list of files is long, and reading moves a position in the file."""
     return zipfile.ZipFile(path)
 
@@ -79,8 +85,7 @@ class Decoded:
         return len(self.names)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        with ThreadPoolExecutor() as pool:
-            return torch.from_numpy(np.stack(list(pool.map(self._one, (self.names[number] for number in numbers)))))
+        return torch.from_numpy(np.stack(list(_pool().map(self._one, (self.names[number] for number in numbers)))))
 
     def _one(self, name: str) -> Pixels:
         return decode(self.archive.read(name), self.shape[1:], self.shape[0])
@@ -134,8 +139,7 @@ def read_files(
     lazy = Decoded(archive, tuple(good), (channels, height, width), labels, label_names, captions)
     if len(good) * channels * height * width > IN_MEMORY:
         return lazy, bad
-    with ThreadPoolExecutor() as pool:
-        decoded = list(pool.map(lambda name: decode(archive.read(name), (height, width), channels), good))
+    decoded = list(_pool().map(lambda name: decode(archive.read(name), (height, width), channels), good))
     return InMemory(torch.from_numpy(np.stack(decoded)), labels, label_names, captions), bad
 
 
@@ -175,14 +179,14 @@ def _inspect(
     """(height, width) and mode of each good picture, and a sentence for each bad one, in the order of names."""
     facts: dict[str, tuple[tuple[int, int], str]] = {}
     bad: list[str] = []
-    with ThreadPoolExecutor() as pool:
-        for number, (name, seen) in enumerate(zip(names, pool.map(lambda n: _look(archive, n), names), strict=True)):
-            if isinstance(seen, str):
-                bad.append(f"{archive.show(name)} {seen}")
-            else:
-                facts[name] = seen
-            if on_read is not None:
-                on_read(number + 1, len(names))
+    looks = _pool().map(lambda name: _look(archive, name), names)
+    for number, (name, seen) in enumerate(zip(names, looks, strict=True)):
+        if isinstance(seen, str):
+            bad.append(f"{archive.show(name)} {seen}")
+        else:
+            facts[name] = seen
+        if on_read is not None:
+            on_read(number + 1, len(names))
     return facts, bad
 
 
