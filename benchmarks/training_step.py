@@ -98,10 +98,10 @@ def main() -> None:
     def network_alone() -> None:
         """Forward, backward, clip, AdamW and EMA on given tensors: the work no loop can avoid."""
         loss = simple_loss(trainer.denoiser, seen.x0, seen.noise, seen.t, Condition()).mean()
+        trainer.optimizer.zero_grad()  # where the loop has it: freed memory is used again at once
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
         trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
         trainer.ema.update(trainer.bundle.net, 10)
 
     whole = compare(trainer.advance, network_alone, given.rounds)
