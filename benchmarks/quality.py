@@ -156,7 +156,7 @@ def main() -> None:
         nobody: Any = None
         result = measure(nobody, training, held, **score, generate=by_diffusers(work / "theirs", given.steps))
         print(row(f"diffusers, {given.steps} DDIM evaluations", result, seconds, seen), flush=True)
-        same = replace(load_bundle(work / "theirs"), sampling=Sampling(steps=25))
+        same = replace(load_bundle(work / "theirs"), sampling=Sampling(steps=25, clip=1.0))
         result = measure(Model(same, CPU), training, held, **score)
         print(row("diffusers' weights, sampled here, 25 evaluations", result, seconds, seen), flush=True)
         print(f"\nfeatures: {result.extractor}; {result.count} pictures a set, {result.repeats} repeats; real held-out")

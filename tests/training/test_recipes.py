@@ -8,6 +8,8 @@ import torch
 from neblina.core.errors import SettingError
 from neblina.data.pictures import InMemory
 from neblina.samplers import samplers
+from neblina.samplers.drive import Step
+from neblina.tasks.model import Model
 from neblina.training.build import new_model
 from neblina.training.recipe import Recipe, build_recipe, differences, load_recipe, packaged
 
@@ -67,3 +69,20 @@ def test_a_mistake_in_a_recipe_file_names_its_line(text: str, said: str, tmp_pat
         load_recipe(str(tmp_path / "mine.yaml"))
     with pytest.raises(SettingError, match="does not exist"):
         load_recipe(str(tmp_path / "other.yaml"))
+
+
+def test_pictures_are_clipped_to_their_range_unless_a_recipe_says_otherwise() -> None:
+    """eps says nothing about the data where α vanishes: unclipped, a cosine schedule's first belief is huge."""
+    pictures = InMemory(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    eps = {"process": {"schedule": "cosine", "parameterisation": "eps"}}
+    seen: list[float] = []
+
+    def watch(step: Step) -> None:
+        seen.append(float(step.posterior.mean.abs().max()))
+
+    for clip in (1.0, None):
+        bundle = new_model(build_recipe({**eps, "sampling": {"clip": clip}}, "here"), pictures)
+        Model(bundle, torch.device("cpu")).generate(n=2, steps=2, on_step=watch)
+    assert seen[0] <= 1
+    assert seen[2] > 100
+    assert all(load_recipe(name).sampling.clip == 1.0 for name in packaged())

@@ -126,8 +126,8 @@ class Sampling(Section):
     "a grid of times; the sampler's default when left out"
     guidance: float = 1.0
     "weight of classifier-free guidance; 1 is none"
-    clip: Annotated[float, Field(gt=0)] | None = None
-    "limit that the belief about the clean picture is clipped to"
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    "limit that the belief about the clean picture is clipped to; pictures lie in [−1, 1]"
 
 
 class Recipe(Section):
