@@ -6,19 +6,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DModel
+from models import CONFIG
 
 from neblina.core.errors import SettingError
 from neblina.nets.unet import UNet, UNetConfig
 
-SMALL: dict[str, Any] = {
-    "sample_size": 8,
-    "in_channels": 2,
-    "out_channels": 2,
-    "block_out_channels": (16, 32),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "norm_num_groups": 8,
-}
+SMALL: dict[str, Any] = {**CONFIG, "in_channels": 2, "out_channels": 2}
 # one mutation or more of every field; None marks a mutation that must be refused
 HONOURED: dict[str, list[dict[str, Any]]] = {
     "sample_size": [{"sample_size": (8, 16)}, {"sample_size": None}],
