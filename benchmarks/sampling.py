@@ -17,7 +17,7 @@ from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.grids import make_grid
-from neblina.processes.schedules import Linear
+from neblina.processes.tables import Linear
 from neblina.samplers import samplers
 from neblina.samplers.drive import sample
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from neblina.processes.schedules import Linear
+from neblina.processes.tables import Linear
 
 STDS = (1.0, 0.5, 0.3, 0.1, 0.05)
 

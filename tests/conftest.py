@@ -6,14 +6,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from exact import SCHEDULES
 
-from neblina.processes.schedules import Schedule, schedules
+from neblina.processes.schedules import Schedule
 
 
-@pytest.fixture(params=list(schedules))
+@pytest.fixture(params=list(SCHEDULES))
 def schedule(request: pytest.FixtureRequest) -> Schedule:
-    """Every registered schedule at its defaults."""
-    return schedules[request.param]()
+    """Every registered schedule at its defaults, a table of one's own, and one that ends without any signal."""
+    return SCHEDULES[request.param]
 
 
 def times(*values: float) -> torch.Tensor:

@@ -20,7 +20,7 @@ from neblina.core.plan import conditional
 from neblina.denoisers.parameterisations import parameterisations
 from neblina.guidance.clipping import clip
 from neblina.processes.grids import make_grid
-from neblina.processes.schedules import schedules
+from neblina.processes.schedules import Schedule, schedules
 from neblina.samplers import samplers
 from neblina.samplers.drive import sample
 
@@ -133,13 +133,12 @@ def test_a_class_conditional_network_answers_alike_in_diffusers(tmp_path: Path) 
         assert torch.allclose(theirs(x, time, labels).sample, bundle.net(x, time, labels), atol=1e-5)
 
 
-@pytest.mark.parametrize("schedule", list(schedules))
 @pytest.mark.parametrize("parameterisation", list(parameterisations))
-def test_what_is_saved_is_what_is_loaded(schedule: str, parameterisation: str, tmp_path: Path) -> None:
-    if schedule == "flow" and parameterisation in ("eps", "score"):
+def test_what_is_saved_is_what_is_loaded(schedule: Schedule, parameterisation: str, tmp_path: Path) -> None:
+    if float(schedule.alpha(torch.ones(1).double())) == 0 and parameterisation in ("eps", "score"):
         pytest.skip("says nothing about the data at t = 1, and is refused")
-    bundle = small_bundle(classes=2, schedule=schedule, parameterisation=parameterisation)
-    bundle = replace(bundle, label_names=("cat", "dog"), card={"metrics": {"x": 1.5}})
+    bundle = small_bundle(classes=2, parameterisation=parameterisation)
+    bundle = replace(bundle, schedule=schedule, label_names=("cat", "dog"), card={"metrics": {"x": 1.5}})
     save_bundle(bundle, tmp_path / "model")
     loaded = load_bundle(tmp_path / "model")
     for field in ("schedule", "parameterisation", "clock", "label_names", "null_label", "sampling", "card"):

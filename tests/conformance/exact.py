@@ -5,7 +5,7 @@ starting noise and row j the j-th draw, each 1 where it is drawn and 0 elsewhere
 the sum of squares of the rows as its variance: exact, with no Monte Carlo error.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,17 +15,25 @@ from neblina.core.plan import conditional
 from neblina.denoisers.oracles import MixtureDenoiser, gaussian_denoiser
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.grids import make_grid
+from neblina.processes.schedules import Schedule, schedules
+from neblina.processes.tables import Betas, Linear
 from neblina.samplers import Sampler
 from neblina.samplers.drive import sample
+
+# every registered schedule at its defaults, a table of one's own, and one that ends without any signal
+SCHEDULES: dict[str, Schedule] = {name: kind() for name, kind in schedules.items() if name != "betas"}
+SCHEDULES["betas"] = Betas(values=tuple((torch.arange(1, 501) / 500 * 0.04).tolist()))
+SCHEDULES["zero-snr"] = Linear(zero_snr=True)
 
 STDS = (1.0, 0.5, 0.3, 0.1, 0.05)
 
 
 @dataclass
 class BasisNoise:
-    """The j-th draw is 1 in row j and 0 elsewhere."""
+    """The j-th draw is 1 in row j and 0 elsewhere; a Brownian path is made of such draws, latest time first."""
 
     draws: int = 0
+    path: dict[float, Tensor] = field(default_factory=dict)
 
     def __call__(self, like: Tensor) -> Tensor:
         self.draws += 1
@@ -33,10 +41,21 @@ class BasisNoise:
         noise[self.draws] = 1
         return noise
 
+    def between(self, like: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Intervals of a walk from 1 to 0: a new one begins where a known one does, and reaches further down."""
+        a, b = float(start[0]), float(end[0])
+        for place in sorted((b, a), reverse=True):
+            if place not in self.path:
+                last = min(self.path, default=place)
+                assert place <= last, "a walk goes down"
+                before = self.path.get(last, torch.zeros_like(like))
+                self.path[place] = before - (last - place) ** 0.5 * self(like) if last > place else before
+        return (self.path[b] - self.path[a]) / (b - a) ** 0.5 if b > a else torch.zeros_like(like)
+
 
 def final_std(sampler: Sampler, process: GaussianProcess, std: float, grid: Tensor, start_std: float) -> float:
     """Standard deviation of what the sampler makes of N(0, start_std²) along the grid."""
-    x = torch.zeros(len(grid) + 1, 1, dtype=torch.float64)
+    x = torch.zeros(4 * len(grid) + 1, 1, dtype=torch.float64)
     x[0] = start_std
     plan = conditional(gaussian_denoiser(process, 0.0, std), Condition())
     return float(sample(sampler(process, x, grid, noise=BasisNoise()), plan).square().sum().sqrt())
@@ -52,6 +71,15 @@ def std_error(sampler: Sampler, process: GaussianProcess, std: float, steps: int
     """Relative error of the sampled standard deviation, on the sampler's default grid."""
     grid = make_grid(sampler.grid, process.schedule, steps)
     return abs(final_std(sampler, process, std, grid, process.schedule.prior_std) / std - 1)
+
+
+def steps_for(sampler: Sampler, process: GaussianProcess, evaluations: int) -> int:
+    """The most steps, on the default grid, that take at most so many evaluations."""
+
+    def taken(steps: int) -> int:
+        return sampler.evaluations(process, make_grid(sampler.grid, process.schedule, steps)) or 0
+
+    return max(steps for steps in range(1, evaluations + 1) if taken(steps) <= evaluations)
 
 
 def resolvable(process: GaussianProcess) -> list[float]:

@@ -14,8 +14,8 @@ from neblina.core.posterior import Gaussian
 from neblina.denoisers.oracles import MixtureDenoiser
 from neblina.guidance.affine import affine, classifier_free
 from neblina.guidance.clipping import clip
+from neblina.processes.continuous import VP
 from neblina.processes.gaussian import GaussianProcess
-from neblina.processes.schedules import VP
 
 PROCESS = GaussianProcess(VP())
 LABELS = Condition(torch.tensor([0, 1, 2]))

@@ -10,8 +10,10 @@ from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.denoisers.oracles import gaussian_denoiser
 from neblina.denoisers.parameterisations import SIGMA_DATA, check_end, clocks, default_clock, parameterisations
 from neblina.objectives.simple import simple_loss, spread_uniforms
+from neblina.processes.continuous import EDM, VP
 from neblina.processes.gaussian import GaussianProcess
-from neblina.processes.schedules import EDM, VP, Linear, Schedule
+from neblina.processes.schedules import Schedule
+from neblina.processes.tables import Linear
 
 EVERY = pytest.mark.parametrize("name", list(parameterisations))
 INSIDE = torch.tensor([0.001, 0.02, 0.3, 0.5, 0.7, 0.98], dtype=torch.float64)

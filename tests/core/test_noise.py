@@ -39,3 +39,33 @@ def test_large_and_negative_numbers_are_seeds_too() -> None:
 def test_it_is_drawn_in_float32_and_then_cast() -> None:
     half = SampleNoise(1, [0])(torch.empty(1, 9, dtype=torch.bfloat16))
     assert torch.equal(half[0], normal(1, 0, 0, (9,)).bfloat16())
+
+
+def places(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_a_brownian_increment_does_not_know_who_else_asks_or_in_which_order() -> None:
+    like = torch.empty(1, 3)
+    first, second = SampleNoise(1, [5]), SampleNoise(1, range(4, 7))
+    one = first.between(like, places(0.2), places(0.5))
+    second.between(torch.empty(3, 3), places(0.9, 0.1, 0.3), places(0.95, 0.7, 0.31))
+    two = second.between(torch.empty(3, 3), places(0.2, 0.2, 0.2), places(0.5, 0.5, 0.5))
+    assert torch.equal(one[0], two[1])
+
+
+def test_increments_over_a_whole_are_the_sum_of_those_over_its_parts() -> None:
+    noise, like = SampleNoise(2, [0]), torch.empty(1, 1000)
+    a, b, c = places(0.13), places(0.37), places(0.371)
+    whole = noise.between(like, a, c) * (c - a).sqrt()
+    parts = noise.between(like, a, b) * (b - a).sqrt() + noise.between(like, b, c) * (c - b).sqrt()
+    assert torch.allclose(whole, parts, atol=1e-5)
+    assert float(noise.between(like, a, a).abs().max()) == 0
+
+
+def test_increments_are_standard_normal_and_those_of_disjoint_intervals_independent() -> None:
+    noise, like = SampleNoise(3, [0]), torch.empty(1, 20000)
+    ends = places(0.0, 0.0003, 0.01, 0.11, 0.5, 0.50001, 0.9, 1.0)
+    pieces = torch.cat([noise.between(like, a, b) for a, b in zip(ends[:-1, None], ends[1:, None], strict=True)])
+    covariance = pieces @ pieces.T / 20000
+    assert float((covariance - torch.eye(7)).abs().max()) < 5 * (2 / 20000) ** 0.5

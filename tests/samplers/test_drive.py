@@ -13,9 +13,9 @@ from neblina.core.noise import SampleNoise
 from neblina.core.plan import Query, conditional
 from neblina.core.posterior import Gaussian
 from neblina.denoisers.oracles import MixtureDenoiser
+from neblina.processes.continuous import VP
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.grids import make_grid
-from neblina.processes.schedules import VP
 from neblina.samplers import samplers
 from neblina.samplers.drive import Driver, Run, Step, drive, sample
 from neblina.samplers.registry import Sampling

@@ -141,5 +141,5 @@ def test_wrong_places_and_types_are_refused(tmp_path: Path) -> None:
 def test_what_it_says_of_itself(model: Model) -> None:
     facts = model.describe()
     assert facts["pictures"] == "3x8x8"
-    assert facts["process"] == {"schedule": "cosine", "steps": 1000, "max_beta": 0.999}
+    assert facts["process"] == {"schedule": "cosine", "steps": 1000, "zero_snr": False, "max_beta": 0.999}
     assert facts["labels"] == ["0", "1", "2"]

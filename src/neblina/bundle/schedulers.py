@@ -116,6 +116,7 @@ def write_scheduler(schedule: Schedule, parameterisation: str, sampling: Samplin
     if settings.pop("max_beta", 0.999) != 0.999:
         return None
     settings["num_train_timesteps"] = settings.pop("steps")
+    settings["rescale_betas_zero_snr"] = settings.pop("zero_snr")
     return {
         "_class_name": "DDPMScheduler",
         "beta_schedule": names[schedule.name],

@@ -75,7 +75,8 @@ def generate(
     with bar("generating") as progress:
         task = progress.task_ids[0]
         count = number if number is not None else len(label or [0])
-        progress.update(task, total=count * opened.evaluations(sampler=sampler, steps=steps))
+        each = opened.evaluations(sampler=sampler, steps=steps, grid=grid)
+        progress.update(task, total=None if each is None else count * each)
 
         def on_step(step: Step) -> None:
             progress.update(task, advance=len(step.query.x), words=f"t = {float(step.query.t.max()):.3f}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neblina.core.conditions import Condition, concatenate
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Posterior, join, split
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _ask(leaves: list[Leaf], max_batch: int | None) -> list[Posterior | Exceptio
     if len(leaves) == 1:
         return [together]
     sizes = [len(leaf.x) for leaf in leaves]
-    return list(_split(together, sizes))
+    return list(split(together, sizes))
 
 
 def _within_memory(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition, most: int | None) -> Posterior:
@@ -184,16 +184,4 @@ def _within_memory(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Conditio
             most = (size + 1) // 2
     pieces = [slice(start, min(start + most, size)) for start in range(0, size, most)]
     rows = torch.arange(size)
-    return _joined([_within_memory(denoiser, x[p], t[p], condition.take(rows[p]), most) for p in pieces])
-
-
-def _joined(posteriors: Sequence[Posterior]) -> Posterior:
-    unclipped = [p.unclipped_mean for p in posteriors if p.unclipped_mean is not None]
-    return Posterior(torch.cat([p.mean for p in posteriors]), torch.cat(unclipped) if unclipped else None)
-
-
-def _split(posterior: Posterior, sizes: list[int]) -> Iterable[Posterior]:
-    means = torch.split(posterior.mean, sizes)
-    if posterior.unclipped_mean is None:
-        return (Posterior(mean) for mean in means)
-    return (Posterior(*pair) for pair in zip(means, torch.split(posterior.unclipped_mean, sizes), strict=True))
+    return join([_within_memory(denoiser, x[p], t[p], condition.take(rows[p]), most) for p in pieces])

@@ -24,6 +24,8 @@ class NetworkDenoiser:
         clock: how it is told the time; None for the default of the parameterisation and the schedule.
         num_classes: labels 0 … num_classes − 1 are classes; 0 for an unconditional network.
         null_label: the label that means "no class" to the network; None if it never learned one.
+        learned_variance: whether the second half of its channels says where the reverse variance lies, from −1 for
+            the true posterior's to 1 for the forward step's (Nichol, Dhariwal 2021, eq. 15).
     """
 
     net: nn.Module
@@ -32,6 +34,7 @@ class NetworkDenoiser:
     clock: str | None = None
     num_classes: int = 0
     null_label: int | None = None
+    learned_variance: bool = False
 
     def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
         """The belief about the clean data behind x, shape (B, *), at times t, shape (B,).
@@ -39,13 +42,17 @@ class NetworkDenoiser:
         Raises:
             SettingError: the condition does not fit the network.
         """
-        mean = parameterisations[self.parameterisation].mean(
-            self.process.schedule, x, self.predict(x, t, condition).to(x.dtype), t
-        )
-        return Gaussian(mean)
+        prediction, fraction = self.outputs(x, t, condition)
+        row = parameterisations[self.parameterisation]
+        mean = row.mean(self.process.schedule, x, prediction.to(x.dtype), t)
+        return Gaussian(mean, variance_fraction=None if fraction is None else fraction.to(x.dtype))
 
     def predict(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The network's own prediction F, shape (B, *), in the network's dtype."""
+        return self.outputs(x, t, condition)[0]
+
+    def outputs(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
+        """The prediction F and, of a network that learned it, the variance fraction: both of shape (B, *)."""
         schedule, row = self.process.schedule, parameterisations[self.parameterisation]
         read = clocks[self.clock or default_clock(row, schedule)]
         scale = row.scale(schedule.alpha(t), schedule.sigma(t))
@@ -56,7 +63,10 @@ class NetworkDenoiser:
         prediction: Tensor = (
             self.net(scaled, time) if labels is None else self.net(scaled, time, labels.to(x.device, non_blocking=True))
         )
-        return prediction
+        if not self.learned_variance:
+            return prediction, None
+        prediction, raw = prediction.chunk(2, dim=1)
+        return prediction, (raw + 1) / 2
 
     def labels(self, condition: Condition) -> Tensor | None:
         """The labels as the network knows them, with its own null.

@@ -13,7 +13,6 @@ Ho, Salimans. Classifier-Free Diffusion Guidance. 2022, eq. 6.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
@@ -38,15 +37,25 @@ def affine(plans: Sequence[Plan], weights: Sequence[float]) -> Plan:
 
         def combine(posteriors: Sequence[Posterior]) -> Posterior:
             rest = list(posteriors)
-            means: list[Tensor] = []
-            for (leaves, inner), (_, weight) in zip(parts, kept, strict=True):
+            beliefs: list[Posterior] = []
+            for leaves, inner in parts:
                 own, rest = rest[: len(leaves)], rest[len(leaves) :]
-                means.append(weight * inner(own).mean)
-            return Gaussian(torch.stack(means).sum(0))
+                beliefs.append(inner(own))
+            return _mixed(beliefs, [weight for _, weight in kept])
 
         return [leaf for leaves, _ in parts for leaf in leaves], combine
 
     return plan
+
+
+def _mixed(beliefs: Sequence[Posterior], weights: Sequence[float]) -> Posterior:
+    """Σ_i w_i belief_i. Variance fractions mix with convex weights only; otherwise the first belief's stands."""
+    mean = torch.stack([weight * belief.mean for belief, weight in zip(beliefs, weights, strict=True)]).sum(0)
+    fractions = [belief.variance_fraction for belief in beliefs]
+    fraction = fractions[0]
+    if all(weight >= 0 for weight in weights) and all(one is not None for one in fractions):
+        fraction = torch.stack([w * f for f, w in zip(fractions, weights, strict=True) if f is not None]).sum(0)
+    return Gaussian(mean, variance_fraction=fraction)
 
 
 def classifier_free(

@@ -1,9 +1,10 @@
 """Operators on a belief that are not affine; where they stand in the plan is the order in which they act."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from neblina.core.plan import Combine, Leaf, Plan, Query
-from neblina.core.posterior import Gaussian, Posterior
+from neblina.core.posterior import Posterior
 
 
 def clip(plan: Plan, limit: float = 1.0, *, keep_direction: bool = False) -> Plan:
@@ -20,8 +21,9 @@ def clip(plan: Plan, limit: float = 1.0, *, keep_direction: bool = False) -> Pla
         leaves, combine = plan(query)
 
         def after(posteriors: Sequence[Posterior]) -> Posterior:
-            mean = combine(posteriors).mean
-            return Gaussian(mean.clamp(-limit, limit), mean if keep_direction else None)
+            belief = combine(posteriors)
+            unclipped = belief.mean if keep_direction else None
+            return replace(belief, mean=belief.mean.clamp(-limit, limit), unclipped_mean=unclipped)
 
         return leaves, after
 

@@ -16,7 +16,14 @@ any stride, so a step is never an approximation of the process, only of the beli
 
 it stays finite where α or σ vanishes, and is the identity at s = t.
 
+A learned variance interpolates, in the logarithm, between the forward step's and the true posterior's,
+
+    exp( v log σ²_{t|s} + (1 − v) log σ̃² ),
+
+with a fraction v for every pixel that travels in the belief.
+
 Song, Meng, Ermon. Denoising Diffusion Implicit Models. ICLR 2021, eq. 7, 12 and 16.
+Nichol, Dhariwal. Improved Denoising Diffusion Probabilistic Models. ICML 2021, eq. 15.
 Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, eq. 4, 6, 7 and section 3.2.
 """
 
@@ -34,11 +41,12 @@ from neblina.processes.schedules import Schedule
 
 @dataclass(frozen=True)
 class Normal:
-    """A normal distribution with one standard deviation a sample.
+    """A normal distribution with one standard deviation a sample, or one an entry.
 
     Attributes:
         mean: shape (B, *).
-        std: shape (B,), float64 on the CPU; None for a single point, which draws no noise.
+        std: shape (B,), float64 on the CPU, or the mean's shape, on its device; None for a single point, which draws
+            no noise.
     """
 
     mean: Tensor
@@ -71,7 +79,12 @@ class Large:
     """Reverse variance σ²_{t|s} (DDPM's β_t), around the true posterior's mean; none in the step to clean data."""
 
 
-Variance = Eta | Large
+@dataclass(frozen=True)
+class Learned:
+    """Reverse variance between σ̃² and σ²_{t|s}, at the fraction that the belief carries; none in the step to data."""
+
+
+Variance = Eta | Large | Learned
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -89,36 +102,54 @@ class GaussianProcess:
     def forward(self, x: Tensor, s: Tensor, t: Tensor) -> Normal:
         """q(x_t | x_s = x) for s <= t; s = 0 is clean data. x of shape (B, *)."""
         carried = ratio(self.schedule.alpha(t), self.schedule.alpha(s))
-        return Normal(expand(carried, x) * x, self._added(s, t).sqrt())
+        return Normal(expand(carried, x) * x, self.added_variance(s, t).sqrt())
 
     def diffuse(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = α_t x_0 + σ_t ε for given noise, both of shape (B, *)."""
         return expand(self.schedule.alpha(t), x0) * x0 + expand(self.schedule.sigma(t), x0) * noise
 
     def reverse(self, x: Tensor, t: Tensor, s: Tensor, posterior: Gaussian, variance: Variance) -> Normal:
-        """The step from x at time t back to time s <= t under a belief about the clean data, shape (B, *)."""
+        """The step from x at time t back to time s <= t under a belief about the clean data, shape (B, *).
+
+        Raises:
+            SettingError: a learned variance is asked for and the belief carries none.
+        """
         alpha_t, sigma_t = self.schedule.alpha(t), self.schedule.sigma(t)
         alpha_s, sigma_s = self.schedule.alpha(s), self.schedule.sigma(s)
-        true = ratio(sigma_s, sigma_t) ** 2 * self._added(s, t)
+        true = self.true_variance(t, s)
         eta = variance.eta if isinstance(variance, Eta) else 1.0
         keep = ratio((sigma_s**2 - eta**2 * true).clamp(min=0).sqrt(), sigma_t)
-        std: Tensor | None
-        if isinstance(variance, Large):
-            std = torch.where(sigma_s > 0, self._added(s, t), 0.0).sqrt()
-        else:
-            std = eta * true.sqrt() if eta else None
         if posterior.unclipped_mean is None:
             mean = expand(keep, x) * x + expand(alpha_s - alpha_t * keep, x) * posterior.mean
         else:
             direction = x - expand(alpha_t, x) * posterior.unclipped_mean
             mean = expand(alpha_s, x) * posterior.mean + expand(keep, x) * direction
-        return Normal(mean, std)
+        return Normal(mean, self._spread(x, t, s, posterior, variance))
+
+    def _spread(self, x: Tensor, t: Tensor, s: Tensor, posterior: Gaussian, variance: Variance) -> Tensor | None:
+        """The standard deviation of a reverse step, shape (B,) or, where it is learned, (B, *)."""
+        if isinstance(variance, Eta):
+            return variance.eta * self.true_variance(t, s).sqrt() if variance.eta else None
+        moves = (self.schedule.sigma(s) > 0) & (s < t)
+        large = torch.where(moves, self.added_variance(s, t), 0.0)
+        if isinstance(variance, Large):
+            return large.sqrt()
+        if posterior.variance_fraction is None:
+            raise SettingError("this model did not learn its variance; sample with ddpm or ddpm_large")
+        small = torch.where(moves, self.true_variance(t, s), 1.0)
+        low, high = expand(small.log(), x), expand(torch.where(moves, large, 1.0).log(), x)
+        std = torch.exp(torch.lerp(low, high, posterior.variance_fraction.to(x.dtype)) / 2)
+        return expand(moves.to(torch.float64), x) * std
 
     def prior(self, noise: Tensor) -> Tensor:
         """Where sampling starts: x_1, from standard normal noise of shape (B, *)."""
         return self.schedule.prior_std * noise
 
-    def _added(self, s: Tensor, t: Tensor) -> Tensor:
-        """σ²_{t|s}, never below 0."""
+    def added_variance(self, s: Tensor, t: Tensor) -> Tensor:
+        """σ²_{t|s} of q(x_t | x_s), s <= t, never below 0; shape (B,)."""
         carried = ratio(self.schedule.alpha(t), self.schedule.alpha(s))
         return (self.schedule.sigma(t) ** 2 - carried**2 * self.schedule.sigma(s) ** 2).clamp(min=0)
+
+    def true_variance(self, t: Tensor, s: Tensor) -> Tensor:
+        """σ̃² of q(x_s | x_t, x_0), s <= t; shape (B,)."""
+        return ratio(self.schedule.sigma(s), self.schedule.sigma(t)) ** 2 * self.added_variance(s, t)

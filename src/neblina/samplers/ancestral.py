@@ -24,8 +24,8 @@ from neblina.processes.gaussian import Eta, GaussianProcess, Large
 from neblina.samplers.registry import Sampling, register
 
 
-@register("ddim", "euler", order=1)
-@register("ddpm", "euler_ancestral", order=1, stochastic=True, eta=1.0)
+@register("ddim", "euler", "dpmpp_1", order=1, source="Song, Meng, Ermon 2021, eq. 12")
+@register("ddpm", "euler_ancestral", order=1, stochastic=True, source="Ho et al. 2020, eq. 7, small variance", eta=1.0)
 def ddim(process: GaussianProcess, x: Tensor, times: Tensor, *, eta: float = 0.0, noise: Noise) -> Sampling:
     """Walk from noise to data.
 
@@ -44,7 +44,7 @@ def ddim(process: GaussianProcess, x: Tensor, times: Tensor, *, eta: float = 0.0
     return x
 
 
-@register("ddpm_large", order=1, stochastic=True)
+@register("ddpm_large", order=1, stochastic=True, source="Ho et al. 2020, section 3.2, large variance")
 def ddpm_large(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) -> Sampling:
     """Ancestral sampling with the larger of DDPM's two fixed variances, the forward step's own; arguments of `ddim`."""
     for t, s in pairwise(times):

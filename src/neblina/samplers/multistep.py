@@ -23,7 +23,7 @@ from neblina.processes.gaussian import Eta, GaussianProcess
 from neblina.samplers.registry import Sampling, register
 
 
-@register("dpmpp_2m", order=2)
+@register("dpmpp_2m", order=2, source="Lu et al. 2022b, algorithm 2")
 def dpmpp_2m(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) -> Sampling:
     """Walk from noise to data with one evaluation a step.
 

@@ -25,7 +25,7 @@ from neblina.processes.gaussian import Eta, GaussianProcess
 from neblina.samplers.registry import Sampling, register
 
 
-@register("heun", order=2, stages=2)
+@register("heun", order=2, source="Karras et al. 2022, algorithm 1, on the angle")
 def heun(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) -> Sampling:
     """Walk from noise to data with two evaluations a step, one in a step to clean data.
 

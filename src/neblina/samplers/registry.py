@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError, choose
@@ -13,6 +14,7 @@ from neblina.core.plan import Query
 from neblina.core.posterior import Posterior
 from neblina.core.registry import Registry
 from neblina.processes.gaussian import GaussianProcess
+from neblina.processes.schedules import Schedule, schedules
 
 Sampling = Generator[Query, Posterior, Tensor]
 samplers: Registry["Sampler"] = Registry("sampler")
@@ -24,20 +26,32 @@ class Sampler:
 
     Attributes:
         name: its first name.
+        names: all of them: two names, one map.
         function: called as function(process, x, times, noise=…, **settings), returns the generator.
-        order: how fast its error falls with the step, as a power of the step.
-        stages: network evaluations a step; the step to clean data takes one.
+        order: how fast its error falls with the step, as a power of the step; 0 for one whose error does not vanish.
+        source: the paper and its equation.
         stochastic: whether it draws noise on the way.
+        adaptive: whether it chooses its own steps, from times[0] to times[-1], by an error tolerance.
+        linear: whether a step is linear in the state and the belief, so that an exact law can be followed.
+        learned_variance: whether it needs a denoiser that learned its reverse variance.
+        finite_sde: whether it needs a process whose drift and diffusion are finite at t = 1.
+        bias: of an order 0, the most that its standard deviation is off by, relatively, however many steps; and why.
         requires: the kind of process it walks on.
         grid: its default grid.
         settings: values of the function's settings that this name stands for.
     """
 
     name: str
+    names: tuple[str, ...]
     function: Callable[..., Sampling]
     order: int
-    stages: int = 1
+    source: str
     stochastic: bool = False
+    adaptive: bool = False
+    linear: bool = True
+    learned_variance: bool = False
+    finite_sde: bool = False
+    bias: tuple[float, str] | None = None
     requires: type = GaussianProcess
     grid: str = "log_snr"
     settings: dict[str, Any] = field(default_factory=dict)
@@ -48,23 +62,64 @@ class Sampler:
         """Start walking from x, shape (B, *), over times of shape (N + 1, B) or (N + 1,).
 
         Raises:
-            SettingError: a process of the wrong kind, a setting the sampler does not have, or times that rise or
-                leave [0, 1].
+            SettingError: a process that it does not walk on, a setting the sampler does not have, or times that rise
+                or leave [0, 1].
         """
-        if not isinstance(process, self.requires):
-            raise SettingError(f"{self.name} walks on a {self.requires.__name__}, not a {type(process).__name__}")
-        known = [name for name in inspect.signature(self.function).parameters if name not in _GIVEN]
+        self.check(process)
         for name in settings:
-            choose(f"setting of {self.name}", name, known)
+            choose(f"setting of {self.name}", name, self.choices)
         if times.ndim == 1:
             times = times[:, None].expand(-1, len(x))
         if bool((times.diff(dim=0) > 0).any()) or bool((times < 0).any()) or bool((times > 1).any()):
             raise SettingError("a grid of times falls from at most 1 to at least 0")
         return self.function(process, x, times, noise=noise, **{**self.settings, **settings})
 
-    def evaluations(self, steps: int) -> int:
-        """Network evaluations of `steps` steps that end at clean data."""
-        return steps * self.stages - (self.stages - 1)
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Names of the settings a user can give."""
+        return tuple(name for name in inspect.signature(self.function).parameters if name not in _GIVEN)
+
+    def check(self, process: GaussianProcess) -> None:
+        """Refuse a process that this sampler does not walk on.
+
+        Raises:
+            SettingError: naming those that it does.
+        """
+        if not isinstance(process, self.requires):
+            raise SettingError(f"{self.name} walks on a {self.requires.__name__}, not a {type(process).__name__}")
+        if self.finite_sde and not _is_finite(process.schedule):
+            able = [name for name, kind in schedules.items() if name != "betas" and _is_finite(kind())]
+            raise SettingError(
+                f"{self.name} integrates the reverse SDE, which the {process.schedule.name} schedule makes infinite at "
+                f"t = 1. Sample with ddpm, or on one of: {', '.join(able)}"
+            )
+
+    def evaluations(self, process: GaussianProcess, times: Tensor, **settings: Any) -> int | None:
+        """How many answers a walk over times of shape (N + 1,) takes, by walking it; None if it decides on the way."""
+        if self.adaptive:
+            return None
+        walk = self(process, torch.zeros(1, 1), times, noise=_Silence(), **settings)
+        count = 0
+        try:
+            query = next(walk)
+            while True:
+                count += 1
+                query = walk.send(Posterior(query.x, variance_fraction=torch.zeros_like(query.x)))
+        except StopIteration:
+            return count
+
+
+class _Silence:
+    def __call__(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like)
+
+    def between(self, like: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        return torch.zeros_like(like)
+
+
+def _is_finite(schedule: Schedule) -> bool:
+    end = torch.ones(1, dtype=torch.float64)
+    return bool(schedule.drift(end).isfinite() & schedule.diffusion(end).isfinite())
 
 
 _GIVEN = ("process", "x", "times", "noise")
@@ -73,8 +128,13 @@ _GIVEN = ("process", "x", "times", "noise")
 def register(
     *names: str,
     order: int,
-    stages: int = 1,
+    source: str,
     stochastic: bool = False,
+    adaptive: bool = False,
+    linear: bool = True,
+    learned_variance: bool = False,
+    finite_sde: bool = False,
+    bias: tuple[float, str] | None = None,
     requires: type = GaussianProcess,
     grid: str = "log_snr",
     **settings: Any,
@@ -82,12 +142,27 @@ def register(
     """Put a sampler in the table under one or more names: two names, one map.
 
     Args:
-        order, stages, stochastic, requires, grid: what it claims, as in `Sampler`.
+        order … grid: what it claims, as in `Sampler`.
         settings: values of the function's settings under these names.
     """
 
     def add(function: Callable[..., Sampling]) -> Callable[..., Sampling]:
-        entry = Sampler(names[0], function, order, stages, stochastic, requires, grid, settings)
+        entry = Sampler(
+            name=names[0],
+            names=names,
+            function=function,
+            order=order,
+            source=source,
+            stochastic=stochastic,
+            adaptive=adaptive,
+            linear=linear,
+            learned_variance=learned_variance,
+            finite_sde=finite_sde,
+            bias=bias,
+            requires=requires,
+            grid=grid,
+            settings=settings,
+        )
         samplers.add(entry, *names)
         return function
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from neblina.bundle.folder import Bundle, load_bundle, save_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
+from neblina.processes.gaussian import GaussianProcess
+from neblina.processes.grids import make_grid
 from neblina.samplers import samplers
 from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate
@@ -129,14 +131,19 @@ class Model:
             )
         return torch.cat(parts)
 
-    def evaluations(self, *, sampler: str | None = None, steps: int | None = None) -> int:
-        """How many answers a picture takes: what a progress bar counts.
+    def evaluations(
+        self, *, sampler: str | None = None, steps: int | None = None, grid: str | None = None
+    ) -> int | None:
+        """How many answers a picture takes: what a progress bar counts; None for an adaptive sampler.
 
         Raises:
-            SettingError: an unknown sampler.
+            SettingError: an unknown sampler or grid, or a number of steps that the grid does not have.
         """
         default = self.bundle.sampling
-        return samplers[sampler or default.sampler].evaluations(default.steps if steps is None else steps)
+        chosen = samplers[sampler or default.sampler]
+        given = grid or (default.grid if sampler in (None, default.sampler) else None)
+        times = make_grid(given or chosen.grid, self.bundle.schedule, default.steps if steps is None else steps)
+        return chosen.evaluations(GaussianProcess(self.bundle.schedule), times)
 
     def describe(self) -> dict[str, Any]:
         """What is known about the model."""
