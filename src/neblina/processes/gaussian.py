@@ -27,13 +27,13 @@ Nichol, Dhariwal. Improved Denoising Diffusion Probabilistic Models. ICML 2021, 
 Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, eq. 4, 6, 7 and section 3.2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
-from neblina.core.noise import Noise
 from neblina.core.posterior import Gaussian
 from neblina.core.shapes import expand
 from neblina.processes.schedules import Schedule
@@ -52,7 +52,7 @@ class Normal:
     mean: Tensor
     std: Tensor | None
 
-    def sample(self, noise: Noise) -> Tensor:
+    def sample(self, noise: Callable[[Tensor], Tensor]) -> Tensor:
         """One draw a sample. A std that happens to be 0 draws too, so that company never shifts a sample's draws."""
         if self.std is None:
             return self.mean

@@ -86,17 +86,26 @@ def karras(schedule: Schedule, steps: int, *, rho: float = 7.0) -> Tensor:
     )
 
 
-@register("log_snr")
-def log_snr(schedule: Schedule, steps: int) -> Tensor:
-    """log k in equal steps between ends that open with N: the default of every sampler.
+def _even_in_log_snr(noisiest: float, cleanest: float) -> Grid:
+    """log k in equal steps between ends that open with N, k = noisiest √(N/20) and cleanest √(20/N).
 
-    A jump over an end costs an error of order 1/k² at the noisy one and k² at the clean one, so ends at
-    k = 10 √(N/20) and 0.006 √(20/N) leave a first-order sampler first-order and no evaluation is spent where
-    nothing is decided. The constants are where the worst error over targets of std 1 … 0.05 is smallest at N = 20.
+    A jump over an end costs an error of order 1/k² at the noisy one and k² at the clean one, so ends that open like
+    this leave a first-order sampler first-order and no evaluation is spent where nothing is decided. The constants are
+    where the worst error over targets of std 1 … 0.05 is smallest at 20 evaluations.
     """
-    opening = (steps / 20) ** 0.5
-    first, last = _reachable(schedule, 10 * opening, 0.006 / opening)
-    return _through(schedule, steps, first, lambda u: first * (last / first) ** u)
+
+    def grid(schedule: Schedule, steps: int) -> Tensor:
+        opening = (steps / 20) ** 0.5
+        first, last = _reachable(schedule, noisiest * opening, cleanest / opening)
+        return _through(schedule, steps, first, lambda u: first * (last / first) ** u)
+
+    return grid
+
+
+log_snr = grids.add(_even_in_log_snr(10.0, 0.006), "log_snr")  # the default of most samplers
+grids.add(_even_in_log_snr(10.0, 0.01), "log_snr_inner")  # for polynomials and midpoints of ε̂ in σ/α
+grids.add(_even_in_log_snr(5.0, 0.01), "log_snr_short")  # for methods that walk a stretch twice, and in straight lines
+grids.add(_even_in_log_snr(30.0, 0.008), "log_snr_long")  # for weights of equal steps
 
 
 _ONE = torch.ones(1, dtype=torch.float64)

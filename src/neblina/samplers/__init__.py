@@ -3,7 +3,19 @@
 Importing this package registers every sampler. May import `core`, `processes` and `guidance`.
 """
 
-from neblina.samplers import ancestral, multistep, ode
+from neblina.samplers import adaptive, ancestral, langevin, multistep, ode, sde, teaching, unipc, wrappers
 from neblina.samplers.registry import Sampler, samplers
 
-__all__ = ["Sampler", "ancestral", "multistep", "ode", "samplers"]
+__all__ = [
+    "Sampler",
+    "adaptive",
+    "ancestral",
+    "langevin",
+    "multistep",
+    "ode",
+    "samplers",
+    "sde",
+    "teaching",
+    "unipc",
+    "wrappers",
+]

@@ -12,15 +12,20 @@ Euler's method on the probability-flow ODE in x/α against σ/α, dx̄/dk = (x̄
 
 Song, Meng, Ermon. Denoising Diffusion Implicit Models. ICLR 2021, eq. 12 and 16.
 Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, eq. 6 and 7, and section 3.2 (large variance).
+Nichol, Dhariwal. Improved Denoising Diffusion Probabilistic Models. ICML 2021, eq. 15 (learned variance).
+Mokady et al. Null-text Inversion for Editing Real Images. CVPR 2023, section 3.2 (DDIM inversion).
 """
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
+from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
-from neblina.processes.gaussian import Eta, GaussianProcess, Large
+from neblina.core.shapes import expand
+from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Variance
 from neblina.samplers.registry import Sampling, register
 
 
@@ -38,16 +43,59 @@ def ddim(process: GaussianProcess, x: Tensor, times: Tensor, *, eta: float = 0.0
     Returns:
         The batch at times[-1], shape (B, *).
     """
-    for t, s in pairwise(times):
-        posterior = yield Query(x, t)
-        x = process.reverse(x, t, s, posterior, variance=Eta(eta)).sample(noise)
-    return x
+    return (yield from _walk(process, x, times, Eta(eta), noise))
 
 
 @register("ddpm_large", order=1, stochastic=True, source="Ho et al. 2020, section 3.2, large variance")
 def ddpm_large(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) -> Sampling:
     """Ancestral sampling with the larger of DDPM's two fixed variances, the forward step's own; arguments of `ddim`."""
+    return (yield from _walk(process, x, times, Large(), noise))
+
+
+@register("ddpm_learned", order=1, stochastic=True, learned_variance=True, source="Nichol, Dhariwal 2021, eq. 15")
+def ddpm_learned(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) -> Sampling:
+    """Ancestral sampling with the variance that the network learned; arguments of `ddim`."""
+    return (yield from _walk(process, x, times, Learned(), noise))
+
+
+def _walk(process: GaussianProcess, x: Tensor, times: Tensor, variance: Variance, noise: Noise) -> Sampling:
     for t, s in pairwise(times):
         posterior = yield Query(x, t)
-        x = process.reverse(x, t, s, posterior, variance=Large()).sample(noise)
+        x = process.reverse(x, t, s, posterior, variance).sample(noise)
+    return x
+
+
+def ddim_invert(process: GaussianProcess, x: Tensor, times: Tensor, *, iterations: int = 1) -> Sampling:
+    """The noise that DDIM (η = 0) would have come from: walk from data to noise.
+
+    A step of DDIM from t to s is undone by x_t = (α_t/α_s) x_s + (σ_t − σ_s α_t/α_s) ε̂(x_t, t), which x_t is on both
+    sides of. One iteration evaluates ε̂ at (α_t/α_s) x_s, as is usual; more of them converge to the exact inverse.
+
+    Args:
+        x: batch at times[0], shape (B, *).
+        times: rising times in [0, 1], shape (N + 1, B) or (N + 1,).
+        iterations: evaluations a step, at least 1.
+    Yields:
+        Query(guess of x_t, t).
+    Returns:
+        The batch at times[-1], shape (B, *).
+    Raises:
+        SettingError: times that fall or leave [0, 1], or no iteration.
+    """
+    if times.ndim == 1:
+        times = times[:, None].expand(-1, len(x))
+    if bool((times.diff(dim=0) < 0).any()) or bool((times < 0).any()) or bool((times > 1).any()):
+        raise SettingError("inversion walks from data to noise: its times rise from at least 0 to at most 1")
+    if iterations < 1:
+        raise SettingError(f"inversion takes at least 1 iteration a step, not {iterations}")
+    for s, t in pairwise(times):
+        alpha, sigma = process.schedule.alpha(t), process.schedule.sigma(t)
+        carried = alpha / process.schedule.alpha(s)
+        start = expand(carried, x) * x
+        guess = start
+        for _ in range(iterations):
+            posterior = yield Query(guess, t)
+            direction = (guess - expand(alpha, x) * posterior.mean) / expand(torch.where(sigma > 0, sigma, 1.0), x)
+            guess = start + expand(sigma - process.schedule.sigma(s) * carried, x) * direction
+        x = torch.where(expand((t > s).double(), x).bool(), guess, x)
     return x

@@ -1,0 +1,111 @@
+"""Walking a stretch more than once: noise is added back and removed again, which mends errors made before.
+
+RePaint fills in what is missing of a picture. After every step the known part is put in as it would look at that noise
+level; to bring the two parts into agreement, each stretch of the walk is gone back with forward noise and repeated:
+
+    x_s ← m ⊙ (α_s y + σ_s z) + (1 − m) ⊙ x_s,    then x_t ~ q(x_t | x_s), and down again.
+
+Restart does the same to a deterministic sampler, over one stretch, without a known part: the noise contracts errors
+that the ODE carries along.
+
+Lugmayr et al. RePaint: Inpainting using Denoising Diffusion Probabilistic Models. CVPR 2022, algorithm 1.
+Xu et al. Restart Sampling for Improving Generative Processes. NeurIPS 2023, algorithm 1.
+"""
+
+from itertools import pairwise
+
+from torch import Tensor
+
+from neblina.core.errors import SettingError
+from neblina.core.noise import Noise
+from neblina.core.plan import Query
+from neblina.processes.gaussian import Eta, GaussianProcess
+from neblina.samplers.ode import ANGLE, heun_step
+from neblina.samplers.registry import Sampling, register
+
+
+@register("repaint", order=1, stochastic=True, source="Lugmayr et al. 2022, algorithm 1")
+def repaint(
+    process: GaussianProcess,
+    x: Tensor,
+    times: Tensor,
+    *,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    jump: int = 5,
+    repeats: int = 2,
+    noise: Noise,
+) -> Sampling:
+    """Walk from noise to data around a known part.
+
+    Args:
+        x: noisy batch at times[0], shape (B, *).
+        times: falling times in [0, 1], shape (N + 1, B).
+        known: clean pictures y, shape of x; None if nothing is known.
+        mask: 1 where they are known, 0 where not, broadcastable to x.
+        jump: steps of a stretch.
+        repeats: how often each stretch is walked.
+        noise: drawn from.
+    Yields:
+        Query(x_t, t).
+    Returns:
+        The batch at times[-1], equal to `known` where the mask is 1 if that is clean data; shape (B, *).
+    Raises:
+        SettingError: known without mask or mask without known, or a jump or repeats below 1.
+    """
+    if (known is None) != (mask is None):
+        raise SettingError("repaint takes known pictures and a mask together, and one of them is missing")
+    if jump < 1 or repeats < 1:
+        raise SettingError(f"jump ({jump}) and repeats ({repeats}) are at least 1")
+    for first in range(0, len(times) - 1, jump):
+        stretch = times[first : first + jump + 1]
+        for again in range(repeats):
+            for t, s in pairwise(stretch):
+                posterior = yield Query(x, t)
+                x = process.reverse(x, t, s, posterior, variance=Eta(1.0)).sample(noise)
+                if known is not None and mask is not None:
+                    x = mask * process.diffuse(known, noise(x), s) + (1 - mask) * x
+            if again + 1 < repeats:
+                x = process.forward(x, stretch[-1], stretch[0]).sample(noise)
+    return x
+
+
+@register(
+    "restart",
+    order=2,
+    stochastic=True,
+    grid="log_snr_short",
+    source="Xu et al. 2023, algorithm 1, around Heun's method",
+)
+def restart(
+    process: GaussianProcess,
+    x: Tensor,
+    times: Tensor,
+    *,
+    first: float = 0.4,
+    last: float = 0.6,
+    repeats: int = 2,
+    noise: Noise,
+) -> Sampling:
+    """Heun's method on the angle, one stretch of it walked more than once; arguments of `repaint`.
+
+    Args:
+        first, last: where the stretch begins and ends, as shares of the grid's steps.
+        repeats: how often it is walked.
+    Raises:
+        SettingError: a stretch that is none, or repeats below 1.
+    """
+    if not 0 <= first < last < 1 or repeats < 1:
+        raise SettingError(
+            f"restart needs 0 <= first < last < 1 and repeats of at least 1, not {first:g}, {last:g} and {repeats}"
+        )
+    steps = len(times) - 1
+    begin, end = round(first * steps), round(last * steps)
+    for number, (t, s) in enumerate(pairwise(times)):
+        x = yield from heun_step(process, ANGLE, x, t, s)
+        if number + 1 == end and begin < end:
+            for _ in range(repeats - 1):
+                x = process.forward(x, times[end], times[begin]).sample(noise)
+                for again_t, again_s in pairwise(times[begin : end + 1]):
+                    x = yield from heun_step(process, ANGLE, x, again_t, again_s)
+    return x
