@@ -43,6 +43,21 @@ def make_grid(name: str, schedule: Schedule, steps: int) -> Tensor:
     return grid(schedule, steps)
 
 
+def truncate(times: Tensor, start: float, end: float) -> Tensor:
+    """The part of a grid, shape (N + 1,), from time `start` to time `end`: both of them, and what lies between.
+
+    Raises:
+        SettingError: an interval that is upside down or leaves [0, 1].
+    """
+    if not 0 <= end < start <= 1:
+        raise SettingError(
+            f"sampling goes from t_start down to t_end, 0 <= t_end < t_start <= 1, not {start:g} to {end:g}"
+        )
+    ends = torch.tensor([start, end], dtype=torch.float64)
+    begin = ends[:1] if start < 1 else times[:1]
+    return torch.cat([begin, times[(times < begin) & (times > ends[1])], ends[1:]])
+
+
 @register("uniform")
 def uniform(schedule: Schedule, steps: int) -> Tensor:
     """Equal steps of t: with N = T, the steps of the discrete-time process itself."""

@@ -84,7 +84,7 @@ def ddim_invert(process: GaussianProcess, x: Tensor, times: Tensor, *, iteration
     """
     if times.ndim == 1:
         times = times[:, None].expand(-1, len(x))
-    if bool((times.diff(dim=0) < 0).any()) or bool((times < 0).any()) or bool((times > 1).any()):
+    if not bool((times.diff(dim=0) >= 0).all() & (times >= 0).all() & (times <= 1).all()):
         raise SettingError("inversion walks from data to noise: its times rise from at least 0 to at most 1")
     if iterations < 1:
         raise SettingError(f"inversion takes at least 1 iteration a step, not {iterations}")

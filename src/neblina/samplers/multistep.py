@@ -38,7 +38,7 @@ from neblina.core.plan import Query
 from neblina.core.posterior import Gaussian, Posterior
 from neblina.core.shapes import expand
 from neblina.processes.gaussian import Eta, GaussianProcess
-from neblina.samplers.ode import path_noise
+from neblina.samplers.ode import NOISIEST, path_noise
 from neblina.samplers.registry import Sampling, register
 
 
@@ -169,14 +169,14 @@ def lagrange_weights(rule: Rule, places: list[Tensor], start: Tensor, end: Tenso
     """The share of each value in the integral from start to end of the polynomial through all, shape (m, B).
 
     Args:
-        places: y of each value, each of shape (B,). One that is infinite, or where the one before it in the list is,
-            has no share.
+        places: y of each value, each of shape (B,). One that is infinite, or where another one before it is, has no
+            share.
         start, end: of the integral, shape (B,); where one is infinite the first value has all of it.
     """
     nodes = torch.stack(places)
     finite = start.isfinite() & end.isfinite()
-    fresh = torch.cat([torch.ones_like(nodes[:1], dtype=torch.bool), nodes.diff(dim=0) != 0])
-    used = nodes.isfinite() & fresh & finite
+    fresh = [(nodes[:j] != nodes[j]).all(0) for j in range(len(places))]
+    used = nodes.isfinite() & torch.stack(fresh) & finite
     used[0] = True
     nodes = torch.where(used, nodes, 0.0)
     start, end = torch.where(finite, start, 0.0), torch.where(finite, end, 0.0)
@@ -228,7 +228,7 @@ def plms(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) ->
             ahead = _transfer(process, x, t, s, here, values[0])
             there = yield Query(ahead, s)
             later = implied_noise(process, ahead, s, there)
-            x = _transfer(process, x, t, s, here, _unless_clean(process, s, (values[0] + later) / 2, values[0]))
+            x = _transfer(process, x, t, s, here, _unless_at_an_end(process, t, s, (values[0] + later) / 2, values[0]))
         else:
             x = _transfer(process, x, t, s, here, _equal_steps(values))
     return x
@@ -243,7 +243,7 @@ def pndm(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) ->
         values.appendleft(implied_noise(process, x, t, here))
         if number < 3 and bool((process.schedule.sigma(s) > 0).any()):
             mean = yield from _runge_kutta(process, x, t, s, here, values[0])
-            x = _transfer(process, x, t, s, here, _unless_clean(process, s, mean, values[0]))
+            x = _transfer(process, x, t, s, here, _unless_at_an_end(process, t, s, mean, values[0]))
         else:
             x = _transfer(process, x, t, s, here, _equal_steps(values))
     return x
@@ -272,9 +272,10 @@ def _runge_kutta(
     return (one + 2 * two + 2 * three + four) / 6
 
 
-def _unless_clean(process: GaussianProcess, s: Tensor, direction: Tensor, first: Tensor) -> Tensor:
-    """The direction, but the first one for samples that step to clean data, where no noise can be read off."""
-    return torch.where(expand((process.schedule.sigma(s) > 0).double(), first).bool(), direction, first)
+def _unless_at_an_end(process: GaussianProcess, t: Tensor, s: Tensor, direction: Tensor, first: Tensor) -> Tensor:
+    """The direction, but the first one for samples that step to clean data or from where nothing is left of it."""
+    inside = (process.schedule.sigma(s) > 0) & (process.schedule.sigma(t) < NOISIEST * process.schedule.alpha(t))
+    return torch.where(expand(inside.double(), first).bool(), direction, first)
 
 
 def _transfer(process: GaussianProcess, x: Tensor, t: Tensor, s: Tensor, here: Posterior, direction: Tensor) -> Tensor:

@@ -17,13 +17,15 @@ targets of std 1 … 0.05 is 3 % there and 12 % here, each on its best log-SNR g
 A midpoint in the log-SNR, as an exponential integrator: of the belief (DPM-Solver++) or of the noise (DPM-Solver), the
 latter being the midpoint rule in σ/α at the geometric mean.
 
-A step from which or to which the coordinate is infinite is first-order: DDIM.
+A step from which or to which the coordinate is infinite is first-order: DDIM. σ/α counts as infinite from 1000 on:
+there nothing is left of the data (the cosine schedule begins at 20,000), and a method in σ/α would extrapolate from it.
 
 Karras et al. Elucidating the Design Space of Diffusion-Based Generative Models. NeurIPS 2022, algorithms 1 and 2.
 Salimans, Ho. Progressive Distillation for Fast Sampling of Diffusion Models. ICLR 2022, appendix D.
 Lu et al. DPM-Solver. NeurIPS 2022, algorithm 1. Lu et al. DPM-Solver++. 2022, algorithm 1 and eq. 18.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,6 +41,8 @@ from neblina.processes.gaussian import Eta, GaussianProcess, ratio
 from neblina.samplers.registry import Sampling, register
 
 Coefficient = Callable[[Tensor, Tensor], Tensor]
+
+NOISIEST = 1000.0  # σ/α
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ ANGLE = Coordinate(
 )
 RATIO = Coordinate(
     scale=lambda alpha, sigma: alpha,
-    place=lambda alpha, sigma: sigma / alpha,
+    place=lambda alpha, sigma: torch.where(sigma > NOISIEST * alpha, torch.inf, sigma / alpha),
     data=lambda alpha, sigma: torch.zeros_like(alpha),
     noise=lambda alpha, sigma: torch.ones_like(alpha),
 )
@@ -237,8 +241,9 @@ def path_noise(process: GaussianProcess, noise: Noise, t: Tensor, s: Tensor) -> 
 
 def _middle(process: GaussianProcess, t: Tensor, s: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
     """The time halfway in log-SNR from t to where it is `log_snr`, and for whom there is one; s for the others."""
-    halfway = (process.schedule.log_snr(t) + log_snr) / 2
-    inside = halfway.isfinite() & (s < t)
+    begin = process.schedule.log_snr(t)
+    halfway = (begin + log_snr) / 2
+    inside = halfway.isfinite() & (begin > -2 * math.log(NOISIEST)) & (s < t)
     return torch.where(inside, process.schedule.time(torch.where(inside, halfway, 0.0)), s), inside
 
 

@@ -70,7 +70,7 @@ class Sampler:
             choose(f"setting of {self.name}", name, self.choices)
         if times.ndim == 1:
             times = times[:, None].expand(-1, len(x))
-        if bool((times.diff(dim=0) > 0).any()) or bool((times < 0).any()) or bool((times > 1).any()):
+        if not bool((times.diff(dim=0) <= 0).all() & (times >= 0).all() & (times <= 1).all()):
             raise SettingError("a grid of times falls from at most 1 to at least 0")
         return self.function(process, x, times, noise=noise, **{**self.settings, **settings})
 
