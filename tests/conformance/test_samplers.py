@@ -28,6 +28,7 @@ from neblina.processes.grids import grids, make_grid
 from neblina.processes.schedules import Schedule
 from neblina.processes.tables import Cosine, Linear
 from neblina.samplers import Sampler, samplers
+from neblina.samplers.adaptive import BOGACKI_SHAMPINE, DORMAND_PRINCE, Tableau
 from neblina.samplers.drive import sample
 
 DISTINCT = {entry.name: entry for _, entry in samplers.items()}
@@ -323,6 +324,24 @@ def test_euler_on_the_probability_flow_ode_is_ddim() -> None:
         belief = denoiser.posterior(x, t.expand(5), Condition()).mean
         x = (scaled + (k_s - k_t) * (scaled - belief) / k_t) * (1 - s)
     assert torch.allclose(by_sampler, x, atol=1e-12)
+
+
+@pytest.mark.parametrize("pair", [BOGACKI_SHAMPINE, DORMAND_PRINCE])
+def test_an_embedded_pair_meets_the_conditions_of_its_order(pair: Tableau) -> None:
+    """Butcher's conditions: Σ b c^k = 1/(k + 1), Σ b a c^k in third order, and two results that agree at first."""
+    places = torch.tensor([0.0, *pair.places], dtype=torch.float64)
+    weights = torch.tensor([*pair.stages[-1], 0.0], dtype=torch.float64)
+    matrix = torch.zeros(len(places), len(places), dtype=torch.float64)
+    for number, row in enumerate(pair.stages, start=1):
+        matrix[number, : len(row)] = torch.tensor(row, dtype=torch.float64)
+    assert torch.allclose(matrix.sum(1), places)
+    for power in range(pair.order):
+        assert float(weights @ places**power) == pytest.approx(1 / (power + 1))
+    assert float(weights @ matrix @ places) == pytest.approx(1 / 6)
+    other = weights - torch.tensor(pair.error, dtype=torch.float64)
+    for power in range(pair.order - 1):
+        assert float(other @ places**power) == pytest.approx(1 / (power + 1))
+    assert float(other @ places ** (pair.order - 1)) != pytest.approx(1 / pair.order)
 
 
 def test_dopri5_agrees_with_an_independent_integrator() -> None:

@@ -20,6 +20,7 @@ from neblina.core.launch import is_main_process
 
 # under torchrun only the first process talks
 console = Console(highlight=False, soft_wrap=True, quiet=not is_main_process())
+_aside = Console(highlight=False, soft_wrap=True, quiet=not is_main_process(), stderr=True)
 
 
 def command() -> str:
@@ -28,8 +29,12 @@ def command() -> str:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Progress]:
-    """A bar with how far it is, the time left, and room for a few words."""
+def bar(title: str, *, aside: bool = False) -> Iterator[Progress]:
+    """A bar with how far it is, the time left, and room for a few words.
+
+    Args:
+        aside: show it on the standard error, where the standard output is for a program to read.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -39,6 +44,6 @@ def bar(title: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[words]}"),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+    with Progress(*columns, console=_aside if aside else console, refresh_per_second=4) as progress:
         progress.add_task(title, total=None, words="")
         yield progress

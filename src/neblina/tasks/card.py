@@ -1,0 +1,162 @@
+"""The samplers' correctness card as a page: a table and a plot of error against evaluations."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from neblina.core.atomic import write_file
+from neblina.evaluation.card import EVALUATIONS, PROBLEMS, Row, measure_card
+
+PEERS = "samplers-diffusers.json"
+
+
+def write_card(folder: Path, *, rows: Sequence[Row] | None = None, on_row: Callable[[str], None] | None = None) -> Path:
+    """Measure all samplers and write `samplers.json`, `samplers.md` and `images/samplers.png` into a folder.
+
+    If the folder holds `samplers-diffusers.json` (benchmarks/diffusers_card.py), its numbers stand beside ours.
+
+    Returns:
+        The page.
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    measured = [row.to_dict() for row in (rows or measure_card(on_row=on_row))]
+    peers: list[dict[str, Any]] = []
+    if (folder / PEERS).exists():
+        peers = json.loads((folder / PEERS).read_text())
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    text = json.dumps(measured, indent=1, ensure_ascii=False) + "\n"
+    write_file(folder / "samplers.json", lambda aside: aside.write_text(text))
+    _plot(measured, peers, folder / "images" / "samplers.png")
+    page = card_page(measured, peers)
+    write_file(folder / "samplers.md", lambda aside: aside.write_text(page))
+    return folder / "samplers.md"
+
+
+def card_page(rows: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]]) -> str:
+    """The page in Markdown, from the rows as JSON has them."""
+    lines = [_HEAD, *_table(rows, claims=True)]
+    if biased := [row for row in rows if row["bias"]]:
+        lines += ["", "Biased, however many steps:", ""]
+        lines += [f"- `{row['name']}`: {row['bias']}." for row in biased]
+    if needy := [row for row in rows if row["requires"]]:
+        lines += ["", "Requires:", ""]
+        lines += [f"- `{row['name']}`: {row['requires']}." for row in needy]
+    lines += ["", "Sources:", ""]
+    lines += [f"- `{row['name']}`{_also(row)}: {row['source']}." for row in rows]
+    if peers:
+        lines += [_PEERS, *_table(peers, claims=False)]
+    return "\n".join([*lines, _TAIL])
+
+
+def _also(row: dict[str, Any]) -> str:
+    return f" (also {', '.join(row['also'])})" if row["also"] else ""
+
+
+def _table(rows: Sequence[dict[str, Any]], *, claims: bool) -> list[str]:
+    head = ["sampler"]
+    if claims:
+        head += ["order claimed", "measured", "calls a step", "noise", "grid"]
+    head += [f"{problem}, %" for problem in PROBLEMS]
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for row in rows:
+        cells = [f"`{row['name']}`"]
+        if claims:
+            measured, calls = row["order_measured"], row["evaluations_per_step"]
+            cells += [
+                str(row["order_claimed"]) if row["order_claimed"] else "–",
+                "–" if measured is None else f"{measured:.2f}",
+                "own" if calls is None else f"{calls:g}",
+                "yes" if row["stochastic"] else "",
+                row["grid"],
+            ]
+        for problem in PROBLEMS:
+            errors = [row["std_error"][problem][str(most)] for most in EVALUATIONS]
+            cells.append(" · ".join(shown(error).removesuffix(" %") for error in errors))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def shown(error: float | None) -> str:
+    """An error in per cent, as a person reads it."""
+    if error is None:
+        return "–"
+    if error >= 10:
+        return "> 1000 %"
+    return f"{100 * error:.0f} %" if error >= 0.1 else f"{100 * error:.2g} %"
+
+
+_HEAD = """# Samplers
+
+Every registered sampler, against problems with an exact answer: `N(0, s²)` under DDPM's linear schedule (1000 steps),
+with the exact denoiser. The numbers are the relative error of the sampled standard deviation in per cent, after
+**5 · 10 · 20 · 50 network evaluations** on the sampler's one default grid; those of linear samplers are exact laws,
+without any sampling. The order is measured between two noise levels (σ/α from 3 to 0.1) on steps that halve. Samplers
+that choose their own steps follow a tolerance: here the smallest that stays within the evaluations. Made by
+
+    neblina samplers --card --out docs
+
+and checked in the tests (`tests/tasks/test_card.py`).
+
+![error against evaluations](images/samplers.png)
+"""
+
+_PEERS = """
+## diffusers' schedulers at their defaults
+
+The same problems and the same exact denoiser (as eps), `SomeScheduler(beta_schedule="linear")` with nothing else said,
+`set_timesteps` with as many steps as stay within the evaluations. Deterministic ones exactly, stochastic ones by 2^17
+samples. Made by
+
+    python benchmarks/diffusers_card.py --out docs/samplers-diffusers.json
+"""
+
+_TAIL = """
+## A loop that is not a sampler
+
+Articles teach "add noise, predict, remove the noise, add a little less noise again". The mean of the belief is
+narrower than the data, and fresh noise does not give the difference back: `renoise` keeps losing about 30 % of the
+spread however many steps it takes. The correct loop keeps the direction of the noise that is there, and is as short:
+
+```python
+for t, s in pairwise(times):
+    belief = denoise(x, t)
+    x = alpha(s) * belief + sigma(s) * (x - alpha(t) * belief) / sigma(t)
+```
+"""
+
+
+def _plot(rows: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]], place: Path) -> None:
+    """Error on the middle problem against evaluations; ours at the left, diffusers' at the right if there are any."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure  # takes a while
+
+    panels = [("neblina, default grids", rows)] + ([("diffusers, defaults", peers)] if peers else [])
+    figure = Figure(figsize=(7.2 * len(panels), 5.6), layout="constrained")
+    problem = list(PROBLEMS)[1]
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    palette = colormaps["tab20"]
+    for axis, (title, shown_rows) in zip(axes, panels, strict=True):
+        for number, row in enumerate(shown_rows):
+            points = [(most, row["std_error"][problem][str(most)]) for most in EVALUATIONS]
+            known = [(most, max(error, 1e-5)) for most, error in points if error is not None]
+            axis.plot(
+                [most for most, _ in known],
+                [error for _, error in known],
+                marker="o",
+                ms=3,
+                lw=1.3,
+                ls="--" if row.get("stochastic") else "-",
+                color=palette(number % 20),
+                alpha=1 if number < 20 else 0.6,
+                label=row["name"],
+            )
+        axis.axhline(0.02, color="0.5", lw=0.8)
+        axis.set(xscale="log", yscale="log", title=title, xlabel="network evaluations", ylim=(1e-5, 10))
+        axis.set_xticks(EVALUATIONS, [str(most) for most in EVALUATIONS])
+        axis.minorticks_off()
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=6.5, ncols=2, loc="lower left", framealpha=0.9)
+    axes[0].set_ylabel(f"relative error of the standard deviation, {problem}")
+    write_file(place, lambda aside: figure.savefig(aside, dpi=110))
