@@ -148,6 +148,7 @@ def _loop(
                     ema=trainer.ema.net,
                     optimizer=trainer.optimizer,
                     progress=trainer.progress(),
+                    state=trainer.state(),
                     keep=training.keep,
                 )
             saved = trainer.step
