@@ -228,11 +228,12 @@ def report(out: Path, picture: Path) -> None:
             if not values:
                 continue
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            line = f"| {name} | **{statistics.mean(values):.1f}** | {', '.join(f'{v:.1f}' for v in values)} | {spread:.1f} |"
+            each = ", ".join(f"{value:.1f}" for value in values)
+            line = f"| {name} | **{statistics.mean(values):.1f}** | {each} | {spread:.1f} |"
             if times:
                 for key in ("gradient_variance_ratio", "loss_variance_ratio"):
                     known = [one[key] for one in some if key in one]
-                    line += f" {', '.join(f'{v:.2f}' for v in known)} |" if known else " 1 |"
+                    line += f" {', '.join(f'{value:.2f}' for value in known)} |" if known else " 1 |"
             print(line)
         print()
     draw(runs, picture)
