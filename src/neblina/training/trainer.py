@@ -29,6 +29,7 @@ from neblina.training.build import new_model, new_objective
 from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import Batch, Examples, draw_examples, read_batch, step_seed
+from neblina.training.posthoc import PowerAverages
 from neblina.training.recipe import Recipe, build_recipe, differences
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,6 +59,7 @@ class Trainer:
         self.bundle.net.channels_last()
         self.bundle.net.train()
         self.ema = Ema(self.bundle.net, recipe.training.ema)
+        self.averages = PowerAverages(self.bundle.net) if recipe.training.snapshots_every else None
         self.step = 0
         self.objective, self.importance = new_objective(recipe, self.bundle.schedule)
         self.optimizer = torch.optim.AdamW(
@@ -100,6 +102,8 @@ class Trainer:
             self._learn_times(self.importance, seen, compared)
         self.step += 1
         self.ema.update(self.bundle.net, self.step)
+        if self.averages is not None:
+            self.averages.update(self.bundle.net, self.step)
 
         # kept on the device: asking for them would make it wait
         self.loss_sum += loss.detach()
@@ -156,7 +160,8 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint stores as tensors beside weights, averages and optimiser."""
-        return {} if self.importance is None else self.importance.state()
+        times = {} if self.importance is None else self.importance.state()
+        return times if self.averages is None else {**times, **self.averages.state()}
 
     def agree_on(self, checkpoint: Checkpoint | None) -> None:
         """Refuse to begin where another process does not.
@@ -204,6 +209,8 @@ class Trainer:
             self.scaler.load_state_dict(checkpoint.progress["scaler"])
         if self.importance is not None:
             self.importance.restore(checkpoint.state)
+        if self.averages is not None:
+            self.averages.restore(checkpoint.state)
         self.step = checkpoint.step
 
     def preview(self, columns: int = 10) -> Tensor:
