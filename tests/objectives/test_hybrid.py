@@ -136,7 +136,7 @@ class Score(torch.nn.Module):
 @pytest.mark.parametrize("name", ["vp", "ve"])
 @pytest.mark.parametrize("time", [0.2, 0.5, 0.8])
 def test_the_score_s_simple_loss_is_denoising_score_matching_weighted_by_sigma_squared(name: str, time: float) -> None:
-    """Vincent 2011, eq. 11; Song et al. 2021, eq. 7: the gradient of log q(x_t|x_0), taken here by autograd."""
+    """Vincent 2011, section 4; Song et al. 2021, eq. 7: the gradient of log q(x_t|x_0), taken here by autograd."""
     schedule = SCHEDULES[name]
     generator = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 5, 1, generator=generator, dtype=torch.float64)

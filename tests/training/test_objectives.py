@@ -91,6 +91,20 @@ def test_a_card_that_contradicts_the_network_about_its_variance_is_refused(loss:
 
 
 @pytest.mark.training
+def test_a_foreign_scheduler_that_calls_a_learned_variance_fixed_is_refused(tmp_path: Path) -> None:
+    recipe = wanting({"loss": "hybrid"}, images=8)
+    model = train(
+        recipe.model_copy(update={"data": recipe.data.model_copy(update={"labels": False})}), pictures(), tmp_path
+    )
+    (model / CARD).unlink()
+    place = model / "scheduler" / "scheduler_config.json"
+    scheduler = json.loads(place.read_text())
+    place.write_text(json.dumps({**scheduler, "variance_type": "fixed_small"}))
+    with pytest.raises(CheckpointError, match=r"scheduler_config\.json says that the variance of this model is fixed"):
+        load_bundle(model)
+
+
+@pytest.mark.training
 @pytest.mark.parametrize("objective", [{"weighting": "min-snr"}, {"loss": "hybrid", "vlb_weight": 0.1}])
 def test_the_loss_of_a_step_is_the_recipe_s(objective: dict[str, Any]) -> None:
     trainer = Trainer(wanting(objective), pictures(), device="cpu")

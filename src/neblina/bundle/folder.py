@@ -130,9 +130,13 @@ def load_bundle(folder: Path) -> Bundle:
     net.eval()
     if (folder / CARD).exists():
         return _with_card(net, _read_json(folder / CARD), folder / CARD)
-    schedule, parameterisation, sampling = read_scheduler(_read_json(folder / "scheduler" / "scheduler_config.json"))
-    classes = config.num_class_embeds or 0
-    return Bundle(net, schedule, parameterisation, None, tuple(map(str, range(classes))), None, sampling)
+    place = folder / "scheduler" / "scheduler_config.json"
+    scheduler = _read_json(place)
+    schedule, parameterisation, sampling = read_scheduler(scheduler)
+    learned = str(scheduler.get("variance_type")).startswith("learned")
+    _check_variance(config, learned, place)
+    names = tuple(map(str, range(config.num_class_embeds or 0)))
+    return Bundle(net, schedule, parameterisation, None, names, None, sampling, learned_variance=learned)
 
 
 def load_weights(net: torch.nn.Module, folder: Path) -> None:
@@ -181,11 +185,7 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
     if card["format"] != 1:
         raise CheckpointError(f"{place} is of format {card['format']}; this version reads format 1. Upgrade neblina.")
     learned = card.get("learned_variance", False)  # folders of before it was learned do not say
-    if learned != (net.config.out_channels == 2 * net.config.in_channels):
-        raise CheckpointError(
-            f"{place} says that the variance of this model is {'learned' if learned else 'fixed'}, and its network has "
-            f"{net.config.out_channels} output channels for {net.config.in_channels} of the pictures"
-        )
+    _check_variance(net.config, learned, place)
     for key in card["sampling"]:
         choose(f"sampling setting in {place}", key, Sampling.__dataclass_fields__)
     schedule = make_schedule(**card["process"])
@@ -201,6 +201,14 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
         {key: value for key, value in card.items() if key not in (*known, "learned_variance")},
         learned,
     )
+
+
+def _check_variance(config: UNetConfig, learned: bool, place: Path) -> None:
+    if learned != (config.out_channels == 2 * config.in_channels):
+        raise CheckpointError(
+            f"{place} says that the variance of this model is {'learned' if learned else 'fixed'}, and its network has "
+            f"{config.out_channels} output channels for {config.in_channels} of the pictures"
+        )
 
 
 def _read_json(place: Path) -> dict[str, Any]:

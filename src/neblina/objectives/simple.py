@@ -6,7 +6,7 @@ with the target F* from the row of the parameterisation table that the denoiser 
 `score`, F* = −ε/σ = ∇ log q(x_t|x_0) and w = σ², this is denoising score matching.
 
 Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, eq. 14.
-Vincent. A Connection Between Score Matching and Denoising Autoencoders. Neural Computation 2011, eq. 11.
+Vincent. A Connection Between Score Matching and Denoising Autoencoders. Neural Computation 2011, section 4.
 Song et al. Score-Based Generative Modeling through SDEs. ICLR 2021, eq. 7.
 Kingma et al. Variational Diffusion Models. NeurIPS 2021, appendix I.1 (low-discrepancy times).
 """

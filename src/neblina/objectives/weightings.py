@@ -11,7 +11,7 @@ for F = p x_0 + q ε, so what multiplies the squared error of F is w(t) σ²/(p 
 | simple        | whatever makes the weight of F that of its row: 1, for most | Ho et al. 2020, eq. 14 |
 | snr           | SNR: 1, of the error of ε | Salimans, Ho 2022, section 4 |
 | truncated-snr | max(SNR, 1) | Salimans, Ho 2022, section 4 |
-| min-snr       | min(SNR, γ), γ = 5 | Hang et al. 2023, section 3.4 |
+| min-snr       | min(SNR, γ), γ = 5 | Hang et al. 2023 |
 | p2            | SNR/(k + SNR)^γ, k = γ = 1: 1/(k + SNR)^γ, of the error of ε | Choi et al. 2022, eq. 8 |
 | edm           | 1/σ_d² + SNR = (k² + σ_d²)/(k σ_d)² with k = σ/α | Karras et al. 2022, table 1 |
 

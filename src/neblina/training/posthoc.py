@@ -15,8 +15,8 @@ A c = b with A_ij = ⟨p_i, p_j⟩ and b_i = ⟨p_i, p⟩, where for n_1 <= n_2
 
     ⟨p_γ1,n1, p_γ2,n2⟩ = (γ_1 + 1)(γ_2 + 1) / (γ_1 + γ_2 + 1) · n_1^{γ_2} / n_2^{γ_2+1}.
 
-Karras et al. Analyzing and Improving the Training Dynamics of Diffusion Models. CVPR 2024, section 3.1, 3.2 and
-appendix C, eq. 121 to 126 and algorithm 3.
+Karras et al. Analyzing and Improving the Training Dynamics of Diffusion Models. CVPR 2024, section 3, appendix C and
+algorithm 3.
 """
 
 import copy

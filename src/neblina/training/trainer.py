@@ -248,7 +248,10 @@ class Trainer:
 
     @torch.no_grad()
     def _learn_times(self, importance: Importance, seen: Examples, compared: Compared) -> None:
-        """Remember what was seen, in every process what all of them saw: they must draw from one density."""
+        """Remember what was seen, in every process what all of them saw: they must draw from one density.
+
+        The density is kept on the CPU, so a step with importance sampling waits for its device.
+        """
         assert seen.bins is not None
         values = importance.rule.observe(self.denoiser, compared, seen.t)
         bins = self.accelerator.gather(seen.bins.to(self.device))
