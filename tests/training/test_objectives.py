@@ -19,6 +19,7 @@ from neblina.core.conditions import Condition
 from neblina.core.errors import CheckpointError, Interrupted, SettingError
 from neblina.objectives.importance import HISTORY
 from neblina.processes.gaussian import GaussianProcess, Learned
+from neblina.tasks.model import load
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint
 from neblina.training.recipe import Recipe, build_recipe
 from neblina.training.run import Report, train
@@ -74,6 +75,7 @@ def test_a_hybrid_run_makes_a_model_that_knows_its_variance(tmp_path: Path) -> N
     step = GaussianProcess(bundle.schedule).reverse(x, t, s, belief, Learned())
     assert step.std is not None
     assert step.std.shape == x.shape
+    assert bool(load(model).generate(n=2, steps=5, sampler="ddpm_learned").isfinite().all())
     scheduler = DDPMScheduler.from_pretrained(model / "scheduler")
     assert scheduler.config.variance_type == "learned_range"
 
