@@ -171,3 +171,17 @@ def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
         assert neblina("generate", "model", "--label", "1", "-n", "2", "--out", out, cwd=tmp_path).returncode == 0
     for file in ("0-00000.png", "0-00001.png", "sheet.png"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_an_average_of_any_length_is_made_after_training(tmp_path: Path) -> None:
+    recipe = ["--objective.times", "score-norm", "--objective.loss", "hybrid", "--training.snapshots-every", "1"]
+    done = neblina("train", "digits", *TINY, *recipe, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = neblina("average", "run", "--length", "0.08", "--out", "averaged", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "from 4 snapshots, the profile of length 0.08 missed by" in done.stdout
+    wanted = ["--label", "3", "-n", "1", "--sampler", "ddpm_learned", "--steps", "2"]
+    done = neblina("generate", "averaged", *wanted, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "share of the training" in refused("average", "run", "--length", "0.5", "--out", "other", cwd=tmp_path)
+    assert not (tmp_path / "other").exists()

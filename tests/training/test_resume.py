@@ -18,7 +18,7 @@ from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, S
 from neblina.data.pictures import InMemory
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from neblina.training.journal import read_log
-from neblina.training.recipe import Recipe, build_recipe
+from neblina.training.recipe import Objective, Recipe, build_recipe
 from neblina.training.run import Report, train
 from neblina.training.trainer import Trainer
 
@@ -54,6 +54,8 @@ def digest(folder: Path) -> dict[str, str]:
     last = list_checkpoints(folder / "checkpoints")[-1]
     files = [last / name for name in ("net.safetensors", "ema.safetensors", "optimizer.safetensors", "progress.json")]
     files += [folder / "log.jsonl", folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"]
+    files += [last / "state.safetensors"] if (last / "state.safetensors").exists() else []
+    files += sorted((folder / "snapshots").glob("*"))
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -65,9 +67,13 @@ def run_in_a_process(recipe: Recipe, folder: Path, threads: int) -> None:
 @pytest.mark.slow
 @pytest.mark.training
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(precision: str, tmp_path: Path) -> None:
-    recipe = tiny(precision=precision, images=240 * 8)
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16", "importance sampling and snapshots"])
+def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(kind: str, tmp_path: Path) -> None:
+    if kind.startswith("importance"):
+        recipe = tiny(images=240 * 8, snapshots_every=30)
+        recipe = recipe.model_copy(update={"objective": Objective(times="score-norm", loss="hybrid")})
+    else:
+        recipe = tiny(precision=kind, images=240 * 8)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["neblina.training.run"])
 

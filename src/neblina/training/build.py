@@ -1,4 +1,4 @@
-"""From a recipe and pictures to an untrained model."""
+"""From a recipe and pictures to an untrained model and what it is trained with."""
 
 import torch
 
@@ -8,8 +8,11 @@ from neblina.core.errors import SettingError
 from neblina.data.pictures import Pictures
 from neblina.denoisers.parameterisations import check_end
 from neblina.nets.unet import UNet, UNetConfig
+from neblina.objectives.hybrid import Objective, check_hybrid
+from neblina.objectives.importance import Importance, make_importance
+from neblina.objectives.weightings import make_weighting
 from neblina.processes.grids import make_grid
-from neblina.processes.schedules import make_schedule
+from neblina.processes.schedules import Schedule, make_schedule
 from neblina.samplers import samplers
 from neblina.training.recipe import Recipe
 
@@ -29,7 +32,7 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
     config = UNetConfig(
         sample_size=height if height == width else (height, width),
         in_channels=channels,
-        out_channels=channels,
+        out_channels=2 * channels if recipe.objective.loss == "hybrid" else channels,
         down_block_types=tuple("AttnDownBlock2D" if one else "DownBlock2D" for one in attend),
         up_block_types=tuple("AttnUpBlock2D" if one else "UpBlock2D" for one in attend[::-1]),
         block_out_channels=net.channels,
@@ -59,4 +62,21 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
         classes if hidden else None,
         Sampling(**recipe.sampling.model_dump()),
         {"recipe": recipe.model_dump(mode="json")},
+        recipe.objective.loss == "hybrid",
     )
+
+
+def new_objective(recipe: Recipe, schedule: Schedule) -> tuple[Objective, Importance | None]:
+    """The loss that a recipe describes, and how its times are drawn: None for uniformly.
+
+    Raises:
+        SettingError: an unknown name or setting, or a hybrid loss on a schedule without steps.
+    """
+    given = recipe.objective
+    if given.loss == "hybrid":
+        check_hybrid(schedule)
+    objective = Objective(
+        make_weighting(given.weighting, given.settings),
+        given.vlb_weight if given.loss == "hybrid" else 0.0,
+    )
+    return objective, make_importance(given.times, schedule, given.smallest_time)

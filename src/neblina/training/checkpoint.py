@@ -21,6 +21,7 @@ from neblina.core.errors import CheckpointError
 from neblina.core.tensors import save_tensors
 
 _MANIFEST = "manifest.json"
+_STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Checkpoint:
         net, ema: weights by name.
         optimizer: its state as `torch.optim.Optimizer.load_state_dict` wants it.
         progress: everything else, as JSON.
+        state: further tensors by name, such as what importance sampling remembers.
     """
 
     step: int
@@ -39,6 +41,7 @@ class Checkpoint:
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
     progress: dict[str, Any]
+    state: dict[str, Tensor]
 
 
 def save_checkpoint(
@@ -49,6 +52,7 @@ def save_checkpoint(
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     progress: Mapping[str, Any],
+    state: Mapping[str, Tensor],
     keep: int,
 ) -> Path:
     """Store a checkpoint below `folder`, then delete all but the newest `keep`.
@@ -57,13 +61,17 @@ def save_checkpoint(
         StorageError: the disk is full or refuses; the checkpoints that were there still are.
     """
     place = folder / f"step-{step:08d}"
-    state = optimizer.state_dict()
-    tensors = {f"{number}.{name}": value for number, values in state["state"].items() for name, value in values.items()}
+    moments = optimizer.state_dict()
+    tensors = {
+        f"{number}.{name}": value for number, values in moments["state"].items() for name, value in values.items()
+    }
     with new_folder(place) as aside:
         save_tensors(net.state_dict(), aside / "net.safetensors")
         save_tensors(ema.state_dict(), aside / "ema.safetensors")
         save_tensors(tensors, aside / "optimizer.safetensors")
-        told = {"step": step, "param_groups": state["param_groups"], **progress}
+        if state:
+            save_tensors(state, aside / _STATE)
+        told = {"step": step, "param_groups": moments["param_groups"], **progress}
         (aside / "progress.json").write_text(json.dumps(told, indent=2))
         manifest = {file.name: _digest(file) for file in sorted(aside.iterdir())}
         (aside / _MANIFEST).write_text(json.dumps(manifest, indent=2))
@@ -118,16 +126,17 @@ def load_checkpoint(place: Path) -> Checkpoint:
         if _digest(place / name) != digest:
             raise CheckpointError(f"checkpoint {place} is damaged: {name} is not what was written")
     progress = json.loads((place / "progress.json").read_text())
-    state: dict[int, dict[str, Tensor]] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(place / "optimizer.safetensors").items():
         number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        moments.setdefault(int(number), {})[name] = value
     return Checkpoint(
         progress.pop("step"),
         load_file(place / "net.safetensors"),
         load_file(place / "ema.safetensors"),
-        {"state": state, "param_groups": progress.pop("param_groups")},
+        {"state": moments, "param_groups": progress.pop("param_groups")},
         progress,
+        load_file(place / _STATE) if _STATE in manifest else {},
     )
 
 

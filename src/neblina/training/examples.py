@@ -1,4 +1,7 @@
-"""What training sees in a step, as a function of (seed, step, process) alone."""
+"""What training sees in a step, as a function of (seed, step, process) alone.
+
+Where times are drawn by importance, the density that they are drawn from comes on top.
+"""
 
 from dataclasses import dataclass
 
@@ -9,6 +12,7 @@ from torch import Tensor
 from neblina.core.conditions import NULL_LABEL
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures, to_float
+from neblina.objectives.importance import Importance
 from neblina.objectives.simple import spread_uniforms
 from neblina.processes.schedules import Schedule
 from neblina.training.recipe import Recipe
@@ -25,12 +29,16 @@ class Examples:
         noise: standard normal, shape of x0.
         t: times, shape (B,), float64.
         labels: classes, NULL_LABEL where hidden, shape (B,), or None.
+        weight: what each loss is weighted with for times not drawn uniformly, shape (B,), float64, or None.
+        bins: where such times lie, shape (B,), or None.
     """
 
     x0: Tensor
     noise: Tensor
     t: Tensor
     labels: Tensor | None
+    weight: Tensor | None = None
+    bins: Tensor | None = None
 
 
 def read_batch(recipe: Recipe, pictures: Pictures, step: int, *, process: int = 0, processes: int = 1) -> Batch:
@@ -42,20 +50,32 @@ def read_batch(recipe: Recipe, pictures: Pictures, step: int, *, process: int = 
     return pictures.read(numbers), None if labels is None else labels[numbers]
 
 
-def draw_examples(recipe: Recipe, schedule: Schedule, step: int, batch: Batch, *, process: int = 0) -> Examples:
-    """Mirror pictures, draw times and noise, and hide labels, as the recipe says."""
+def draw_examples(
+    recipe: Recipe,
+    schedule: Schedule,
+    step: int,
+    batch: Batch,
+    *,
+    process: int = 0,
+    importance: Importance | None = None,
+) -> Examples:
+    """Mirror pictures, draw times and noise, and hide labels, as the recipe says; None draws times uniformly."""
     pixels, labels = batch
     generator = torch.Generator().manual_seed(step_seed(recipe, step, process))
     x0 = to_float(pixels)
     if recipe.data.flip:
         mirrored = torch.rand(len(x0), generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
-    t = schedule.training_time(spread_uniforms(len(x0), generator))
+    uniforms = spread_uniforms(len(x0), generator)
+    drawn = None if importance is None else importance.draw(uniforms)
+    t = schedule.training_time(uniforms) if drawn is None else drawn.t
     noise = torch.randn(x0.shape, generator=generator)
     if labels is not None:
         hidden = torch.rand(len(labels), generator=generator) < recipe.training.label_dropout
         labels = labels.masked_fill(hidden, NULL_LABEL)
-    return Examples(x0, noise, t, labels)
+    if drawn is None:
+        return Examples(x0, noise, t, labels)
+    return Examples(x0, noise, t, labels, drawn.weight, drawn.bins)
 
 
 def step_seed(recipe: Recipe, step: int, process: int) -> int:

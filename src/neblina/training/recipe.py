@@ -54,6 +54,23 @@ class Process(Section):
     "how the network is told the time; the parameterisation's own when left out"
 
 
+class Objective(Section):
+    """What training minimises, and which times it looks at."""
+
+    loss: Literal["simple", "hybrid"] = "simple"
+    "hybrid adds the variational bound and learns the reverse variance: the network has twice the output channels"
+    weighting: str = "simple"
+    "how much the error counts at each time"
+    settings: dict[str, int | float] = {}
+    "numbers of the weighting, such as gamma"
+    vlb_weight: Annotated[float, Field(gt=0)] = 1e-3
+    "weight of the variational bound in the hybrid loss"
+    times: str = "uniform"
+    "how times are drawn"
+    smallest_time: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    "the smallest time that score-norm draws; the true score is infinite at 0"
+
+
 class Network(Section):
     """The U-Net."""
 
@@ -113,6 +130,8 @@ class Training(Section):
     "steps between checkpoints"
     keep: Annotated[int, Field(ge=1)] = 2
     "checkpoints kept"
+    snapshots_every: Annotated[int, Field(ge=0)] = 0
+    "steps between snapshots of averages that `neblina average` combines; 0 for none"
 
 
 class Sampling(Section):
@@ -137,6 +156,7 @@ class Recipe(Section):
     "what its folder is called"
     data: Data = Data()
     process: Process = Process()
+    objective: Objective = Objective()
     network: Network = Network()
     optimizer: Optimizer = Optimizer()
     training: Training = Training()

@@ -19,6 +19,7 @@ from neblina.data.pictures import Pictures
 from neblina.data.sheets import save_sheet
 from neblina.training.checkpoint import drop_after, list_checkpoints, newest_checkpoint, save_checkpoint
 from neblina.training.journal import Journal
+from neblina.training.posthoc import drop_snapshots_after, save_snapshot
 from neblina.training.recipe import Recipe
 from neblina.training.trainer import Trainer, learning_rate
 
@@ -59,7 +60,8 @@ def train(
     Args:
         recipe: what to do.
         pictures: the training pictures.
-        folder: where the run lives: `log.jsonl`, `timing.jsonl`, `samples/`, `checkpoints/`, and at the end `model/`.
+        folder: where the run lives: `log.jsonl`, `timing.jsonl`, `samples/`, `checkpoints/`, `snapshots/`
+            if the recipe wants them, and at the end `model/`.
         resume: go on from the newest whole checkpoint; from the beginning if there is none.
         device: "cpu", "cuda", …; None for the best there is.
         on_report: told after every step.
@@ -85,6 +87,7 @@ def train(
         tell(Report(trainer.step, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
     if main:
         drop_after(checkpoints, trainer.step)
+        drop_snapshots_after(folder / "snapshots", trainer.step)
     trainer.accelerator.wait_for_everyone()
     journal = None
     if main:
@@ -132,6 +135,9 @@ def _loop(
                 seconds = time.perf_counter() - began
                 speed = (trainer.step - first) * training.batch / seconds
                 journal.write(record, {"step": trainer.step, "seconds": seconds, "images_per_second": speed})
+        due = training.snapshots_every and (trainer.step % training.snapshots_every == 0 or done)
+        if due and journal is not None and trainer.averages is not None:
+            save_snapshot(folder / "snapshots", trainer.step, trainer.averages)
         if training.sample_every and (trainer.step % training.sample_every == 0 or done) and journal is not None:
             save_sheet(
                 trainer.preview(),
@@ -148,6 +154,7 @@ def _loop(
                     ema=trainer.ema.net,
                     optimizer=trainer.optimizer,
                     progress=trainer.progress(),
+                    state=trainer.state(),
                     keep=training.keep,
                 )
             saved = trainer.step

@@ -20,13 +20,16 @@ from neblina.core.conditions import Condition
 from neblina.core.devices import pick_device
 from neblina.core.errors import CheckpointError, DivergenceError, SettingError
 from neblina.core.launch import world_size
+from neblina.core.shapes import expand
 from neblina.data.pictures import Pictures, to_uint8
-from neblina.objectives.simple import simple_loss
+from neblina.objectives.importance import Importance
+from neblina.objectives.simple import Compared
 from neblina.samplers.generate import generate
-from neblina.training.build import new_model
+from neblina.training.build import new_model, new_objective
 from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import Batch, Examples, draw_examples, read_batch, step_seed
+from neblina.training.posthoc import PowerAverages
 from neblina.training.recipe import Recipe, build_recipe, differences
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,7 +59,9 @@ class Trainer:
         self.bundle.net.channels_last()
         self.bundle.net.train()
         self.ema = Ema(self.bundle.net, recipe.training.ema)
+        self.averages = PowerAverages(self.bundle.net) if recipe.training.snapshots_every else None
         self.step = 0
+        self.objective, self.importance = new_objective(recipe, self.bundle.schedule)
         self.optimizer = torch.optim.AdamW(
             self.bundle.net.parameters(),
             lr=recipe.optimizer.lr,
@@ -79,10 +84,12 @@ class Trainer:
     def advance(self) -> None:
         """One optimiser step."""
         torch.manual_seed(step_seed(self.recipe, self.step, self.process))  # dropout
-        seen = draw_examples(self.recipe, self.bundle.schedule, self.step, self._batch(), process=self.process)
+        seen = self._draw(self.step, self._batch())
         x0, noise = (one.to(self.device, non_blocking=True) for one in (seen.x0, seen.noise))
         with self.autocast:
-            loss = simple_loss(self.denoiser, x0, noise, seen.t, Condition(seen.labels)).mean()
+            compared = self.objective(self.denoiser, x0, noise, seen.t, Condition(seen.labels))
+            losses = compared.loss if seen.weight is None else expand(seen.weight, compared.loss) * compared.loss
+            loss = losses.mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimizer)
@@ -91,8 +98,12 @@ class Trainer:
             group["lr"] = learning_rate(self.recipe, self.step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.importance is not None:
+            self._learn_times(self.importance, seen, compared)
         self.step += 1
         self.ema.update(self.bundle.net, self.step)
+        if self.averages is not None:
+            self.averages.update(self.bundle.net, self.step)
 
         # kept on the device: asking for them would make it wait
         self.loss_sum += loss.detach()
@@ -105,7 +116,7 @@ class Trainer:
 
     def examples(self, step: int) -> Examples:
         """What this process sees in step number `step`, counted from 0."""
-        return draw_examples(self.recipe, self.bundle.schedule, step, self._read(step), process=self.process)
+        return self._draw(step, self._read(step))
 
     def check(self) -> None:
         """Refuse to go on after a loss or a gradient that is not finite, in any process.
@@ -146,6 +157,11 @@ class Trainer:
             "summed": self.summed,
             "scaler": self.scaler.state_dict(),
         }
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint stores as tensors beside weights, averages and optimiser."""
+        times = {} if self.importance is None else self.importance.state()
+        return times if self.averages is None else {**times, **self.averages.state()}
 
     def agree_on(self, checkpoint: Checkpoint | None) -> None:
         """Refuse to begin where another process does not.
@@ -191,6 +207,10 @@ class Trainer:
         self.summed = checkpoint.progress["summed"]
         if checkpoint.progress["scaler"]:
             self.scaler.load_state_dict(checkpoint.progress["scaler"])
+        if self.importance is not None:
+            self.importance.restore(checkpoint.state)
+        if self.averages is not None:
+            self.averages.restore(checkpoint.state)
         self.step = checkpoint.step
 
     def preview(self, columns: int = 10) -> Tensor:
@@ -221,6 +241,21 @@ class Trainer:
             "classes": list(self.bundle.label_names),
             "processes": self.accelerator.num_processes,
         }
+
+    def _draw(self, step: int, batch: Batch) -> Examples:
+        schedule, importance = self.bundle.schedule, self.importance
+        return draw_examples(self.recipe, schedule, step, batch, process=self.process, importance=importance)
+
+    @torch.no_grad()
+    def _learn_times(self, importance: Importance, seen: Examples, compared: Compared) -> None:
+        """Remember what was seen, in every process what all of them saw: they must draw from one density.
+
+        The density is kept on the CPU, so a step with importance sampling waits for its device.
+        """
+        assert seen.bins is not None
+        values = importance.rule.observe(self.denoiser, compared, seen.t)
+        bins = self.accelerator.gather(seen.bins.to(self.device))
+        importance.learn(bins, self.accelerator.gather(values))
 
     def _batch(self) -> Batch:
         """This step's share of pictures and labels; the next step's are being read meanwhile."""
