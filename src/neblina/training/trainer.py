@@ -21,6 +21,7 @@ from neblina.core.devices import pick_device
 from neblina.core.errors import CheckpointError, DivergenceError, SettingError
 from neblina.core.launch import world_size
 from neblina.data.pictures import Pictures, to_uint8
+from neblina.guidance.settings import GuidanceSettings
 from neblina.objectives.simple import simple_loss
 from neblina.samplers.generate import generate
 from neblina.training.build import new_model
@@ -207,8 +208,7 @@ class Trainer:
                 sampler=self.bundle.sampling.sampler,
                 steps=self.bundle.sampling.steps,
                 grid=self.bundle.sampling.grid,
-                guidance=self.bundle.sampling.guidance,
-                clip=self.bundle.sampling.clip,
+                guidance=GuidanceSettings(self.bundle.sampling.guidance, clip=self.bundle.sampling.clip),
                 device=self.device,
             )
         return to_uint8(pictures)
