@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import yaml
+from torch import Tensor
 
 from neblina.bundle.classifier import ClassifierBundle, save_classifier
 from neblina.core.atomic import write_file
@@ -21,8 +22,8 @@ from neblina.core.devices import pick_device
 from neblina.core.errors import DivergenceError, SettingError
 from neblina.core.launch import world_size
 from neblina.data.pictures import Pictures
+from neblina.denoisers.classifier import NetworkClassifier
 from neblina.nets.encoder import Encoder, EncoderConfig
-from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import make_schedule
 from neblina.training.checkpoint import drop_after, list_checkpoints, newest_checkpoint, save_checkpoint
 from neblina.training.ema import Ema
@@ -101,24 +102,7 @@ def train_classifier(
     chosen = recipe.optimizer
     optimizer = torch.optim.AdamW(net.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay)
     classifier = bundle.classifier()
-    process = GaussianProcess(bundle.schedule)
-
-    checkpoint, passed = newest_checkpoint(checkpoints) if resume else (None, [])
-    for sentence in passed:
-        tell(Report(0, steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
-    first, losses = 0, []
-    if checkpoint is not None:
-        changed = list(differences(build_recipe(checkpoint.progress["recipe"], "the checkpoint's recipe"), recipe))
-        if changed:
-            raise SettingError(
-                "this is not the run that the checkpoint is of; it differs in "
-                + "; ".join(changed)
-                + ". Undo the change, or choose another folder with --out"
-            )
-        net.load_state_dict(checkpoint.net)
-        ema.net.load_state_dict(checkpoint.ema)
-        optimizer.load_state_dict(checkpoint.optimizer)
-        first, losses = checkpoint.step, list(checkpoint.progress["losses"])
+    first, losses = _restored(recipe, checkpoints, net, ema, optimizer, tell) if resume else (0, [])
     drop_after(checkpoints, first)
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
@@ -126,11 +110,7 @@ def train_classifier(
     journal = Journal(folder, first)
 
     for step in range(first, steps):
-        torch.manual_seed(step_seed(recipe, step, 0))  # dropout
-        seen = draw_examples(recipe, bundle.schedule, step, read_batch(recipe, pictures, step))
-        assert seen.labels is not None
-        x = process.diffuse(seen.x0.to(place), seen.noise.to(place), seen.t)
-        loss = F.cross_entropy(classifier.scores(x, seen.t).float(), seen.labels.to(place))
+        loss = _loss(recipe, pictures, classifier, step, place)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), chosen.clip)
@@ -164,3 +144,40 @@ def train_classifier(
     model = folder / "model"
     save_classifier(ClassifierBundle(ema.net, bundle.schedule, bundle.label_names, bundle.card), model)
     return model
+
+
+def _restored(
+    recipe: Recipe,
+    checkpoints: Path,
+    net: Encoder,
+    ema: Ema[Encoder],
+    optimizer: torch.optim.Optimizer,
+    tell: Callable[[Report], None],
+) -> tuple[int, list[float]]:
+    """Go back to the newest whole checkpoint, if there is one: the steps done, and the losses not yet logged."""
+    checkpoint, passed = newest_checkpoint(checkpoints)
+    for sentence in passed:
+        tell(Report(0, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
+    if checkpoint is None:
+        return 0, []
+    changed = list(differences(build_recipe(checkpoint.progress["recipe"], "the checkpoint's recipe"), recipe))
+    if changed:
+        raise SettingError(
+            "this is not the run that the checkpoint is of; it differs in "
+            + "; ".join(changed)
+            + ". Undo the change, or choose another folder with --out"
+        )
+    net.load_state_dict(checkpoint.net)
+    ema.net.load_state_dict(checkpoint.ema)
+    optimizer.load_state_dict(checkpoint.optimizer)
+    return checkpoint.step, list(checkpoint.progress["losses"])
+
+
+def _loss(recipe: Recipe, pictures: Pictures, classifier: NetworkClassifier, step: int, place: torch.device) -> Tensor:
+    """The mean cross-entropy of step number `step`, counted from 0."""
+    torch.manual_seed(step_seed(recipe, step, 0))  # dropout
+    seen = draw_examples(recipe, classifier.process.schedule, step, read_batch(recipe, pictures, step))
+    if seen.labels is None:
+        raise SettingError("a classifier is trained on labelled pictures")
+    x = classifier.process.diffuse(seen.x0.to(place), seen.noise.to(place), seen.t)
+    return F.cross_entropy(classifier.scores(x, seen.t).float(), seen.labels.to(place))
