@@ -13,11 +13,12 @@ from exact import mixture
 from torch import Tensor
 
 from neblina.core.conditions import Condition
-from neblina.core.plan import Plan, Query, conditional, evaluate
+from neblina.core.plan import Denoiser, Plan, Query, conditional, evaluate
 from neblina.core.posterior import Gaussian
 from neblina.denoisers.oracles import MixtureClassifier
 from neblina.guidance import guidances
 from neblina.guidance.affine import classifier_free
+from neblina.guidance.interval import interval
 from neblina.guidance.operators import AveragePool
 from neblina.processes.continuous import VP
 from neblina.processes.gaussian import GaussianProcess
@@ -126,17 +127,30 @@ def test_it_changes_the_belief_and_is_finite_at_both_ends_of_time(name: str, sch
     assert float((guided.mean - evaluate(compared, query).mean)[1:-1].abs().max()) > 1e-3
 
 
+def guided(denoiser: Denoiser, condition: Condition) -> Plan:
+    return classifier_free(denoiser, condition, 2.0)
+
+
+def guided_between(denoiser: Denoiser, condition: Condition) -> Plan:
+    """Its samples are asked different things."""
+    return interval(guided(denoiser, condition), conditional(denoiser, condition), VP(), low=0.1, high=2.0)
+
+
 @every
-def test_over_another_plan_it_answers_as_if_that_were_a_network_and_asks_every_network_once(name: str) -> None:
+@pytest.mark.parametrize("inner", [guided, guided_between])
+def test_over_another_plan_it_answers_as_if_that_were_a_network_and_asks_every_network_once(
+    name: str, inner: Callable[[Denoiser, Condition], Plan]
+) -> None:
     process = GaussianProcess(VP())
     query = noisy(process)
     denoiser = MixturePictures(process)
-    nested = Nested(lambda condition: classifier_free(denoiser, condition, 2.0))
+    nested = Nested(lambda condition: inner(denoiser, condition))
 
     def built(asked: Callable[[Condition], Plan]) -> Plan:
         return example(name, asked(LABELS), asked(LABELS.null()), process, ACTIVE[guidances[name].name])
 
-    flat = evaluate(built(lambda condition: classifier_free(denoiser, condition, 2.0)), query).mean
+    with torch.no_grad():
+        flat = evaluate(built(lambda condition: inner(denoiser, condition)), query).mean
     assert len(denoiser.calls) == 1
     assert torch.allclose(flat, evaluate(built(lambda condition: conditional(nested, condition)), query).mean)
 

@@ -163,20 +163,22 @@ def _grouped(leaves: Iterable[Leaf]) -> list[list[Leaf]]:
 
 def _ask(leaves: list[Leaf], max_batch: int | None) -> list[Posterior | Exception]:
     """One call for leaves of one group; on failure, each leaf by itself, so that only the guilty one fails."""
-    try:
-        x = torch.cat([leaf.x for leaf in leaves]) if len(leaves) > 1 else leaves[0].x
-        t = torch.cat([leaf.t for leaf in leaves]) if len(leaves) > 1 else leaves[0].t
-        condition = concatenate([leaf.given for leaf in leaves]) if len(leaves) > 1 else leaves[0].given
-        with torch.set_grad_enabled(leaves[0].needs_grad):
-            together = _within_memory(leaves[0].denoiser, x, t, condition, max_batch)
-    except Exception as error:
-        if len(leaves) == 1:
-            return [error]
-        return [result for leaf in leaves for result in _ask([leaf], max_batch)]
     if len(leaves) == 1:
-        return [together]
-    sizes = [len(leaf.x) for leaf in leaves]
-    return list(split(together, sizes))
+        (leaf,) = leaves
+        try:
+            with torch.set_grad_enabled(leaf.needs_grad):
+                return [_within_memory(leaf.denoiser, leaf.x, leaf.t, leaf.given, max_batch)]
+        except Exception as error:
+            return [error]
+    try:
+        # joining and splitting are differentiated too
+        with torch.set_grad_enabled(leaves[0].needs_grad):
+            x, t = torch.cat([leaf.x for leaf in leaves]), torch.cat([leaf.t for leaf in leaves])
+            condition = concatenate([leaf.given for leaf in leaves])
+            together = _within_memory(leaves[0].denoiser, x, t, condition, max_batch)
+            return list(split(together, [len(leaf.x) for leaf in leaves]))
+    except Exception:
+        return [result for leaf in leaves for result in _ask([leaf], max_batch)]
 
 
 def _within_memory(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition, most: int | None) -> Posterior:

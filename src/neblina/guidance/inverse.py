@@ -115,7 +115,8 @@ def _followed(plan: Plan, measurement: Tensor, shift: Shift) -> Plan:
 
     def followed(query: Query) -> tuple[list[Leaf], Combine]:
         x = query.x.detach().requires_grad_()
-        leaves, combine = plan(replace(query, x=x))
+        with torch.enable_grad():  # a plan may ask about a part of x only
+            leaves, combine = plan(replace(query, x=x))
         y = measurement if query.rows is None else measurement[query.rows.to(measurement.device)]
 
         def shifted(posteriors: Sequence[Posterior]) -> Posterior:
