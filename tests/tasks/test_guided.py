@@ -118,6 +118,8 @@ def test_a_model_that_guides_by_default_still_goes_without_a_label() -> None:
         ({"classifier": classifier_of(classes=4)}, "classifier knows other classes"),
         ({"classifier": classifier_of(schedule="linear")}, "another process"),
         ({"labels": None, "classifier": classifier_of()}, "there is none; say which"),
+        ({"classifier": classifier_of(), "classifier_scale": float("nan")}, "finite"),
+        ({"guidance": float("nan")}, "not nan"),
         ({"classifier_scale": 2.0}, "weighs a classifier, and none is given"),
     ],
 )

@@ -27,7 +27,7 @@ def train(
     Parameters
     ----------
     what
-        A recipe of the package (digits, mnist), a YAML file, or a folder or zip of pictures.
+        A recipe of the package (digits, mnist, digits-classifier), a YAML file, or a folder or zip of pictures.
     out
         Where the run lives; runs/NAME when left out.
     resume

@@ -6,6 +6,7 @@ The belief is guided first and brought back to its range last; the interval hold
 condition, and a measurement is followed at every noise level.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -142,5 +143,7 @@ class GuidanceSettings:
             raise SettingError(
                 f"the classifier knows {classifier.num_classes} classes and the model {denoiser.num_classes}"
             )
+        if not math.isfinite(self.classifier_scale):
+            raise SettingError(f"classifier_scale is a finite number, not {self.classifier_scale:g}")
         if bool((classifier.labels(labels) == NULL_LABEL).all()):
             raise SettingError("a classifier guides towards a label, and there is none; say which")
