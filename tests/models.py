@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 
+from neblina.bundle.classifier import ClassifierBundle
 from neblina.bundle.folder import Bundle
 from neblina.bundle.schedulers import Sampling
+from neblina.nets.encoder import Encoder, EncoderConfig
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.processes.schedules import make_schedule
 
@@ -40,3 +42,10 @@ def small_bundle(
         null_label=classes if classes and null else None,
         sampling=sampling or Sampling(steps=5),
     )
+
+
+def small_classifier(*, classes: int = 3, schedule: str = "cosine", seed: int = 0) -> ClassifierBundle:
+    """An encoder of random weights as a classifier of noisy pictures."""
+    torch.manual_seed(seed)
+    config = EncoderConfig((3, 8, 8), classes, channels=(8, 16), groups=4, blocks=1)
+    return ClassifierBundle(Encoder(config).eval(), make_schedule(schedule), tuple(map(str, range(classes))))

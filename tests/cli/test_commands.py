@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import small_bundle
+from models import small_bundle, small_classifier
 from PIL import Image
 
+from neblina.bundle.classifier import load_classifier_bundle, save_classifier
 from neblina.bundle.folder import load_bundle, save_bundle
 
 TINY = [
@@ -185,3 +186,31 @@ def test_an_average_of_any_length_is_made_after_training(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "share of the training" in refused("average", "run", "--length", "0.5", "--out", "other", cwd=tmp_path)
     assert not (tmp_path / "other").exists()
+
+
+def test_guidance_has_its_options_and_refuses_what_cannot_be(tmp_path: Path) -> None:
+    save_bundle(small_bundle(classes=3, schedule="cosine"), tmp_path / "model")
+    save_bundle(small_bundle(classes=3, schedule="cosine", seed=3), tmp_path / "weaker")
+    save_classifier(small_classifier(), tmp_path / "classifier")
+    asked = ["generate", "model", "--label", "1", "--steps", "3", "--guidance", "2"]
+    guided = [
+        "--guidance-interval", "0.3", "3", "--guidance-rescale", "0.5", "--threshold", "0.99", "--autoguidance",
+        "weaker", "--classifier", "classifier", "--classifier-scale", "2",
+    ]  # fmt: skip
+    done = neblina(*asked, *guided, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "upside down" in refused(*asked, "--guidance-interval", "3", "0.3", cwd=tmp_path)
+    assert "is a model, not a classifier" in refused(*asked, "--classifier", "weaker", cwd=tmp_path)
+    assert "is missing" in refused(*asked, "--autoguidance", "classifier", cwd=tmp_path)
+
+
+@pytest.mark.training
+def test_a_classifier_trains_by_its_recipe(tmp_path: Path) -> None:
+    done = neblina("train", "digits-classifier", *TINY, "--out", "run", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load_classifier_bundle(tmp_path / "run" / "model").label_names == tuple("0123456789")
+    assert (tmp_path / "run" / "loss.png").exists()
+    assert "--classifier" in done.stdout
+    assert "training.label_dropout to 0" in refused(
+        "train", "digits", *TINY, "--kind", "classifier", "--out", "other", cwd=tmp_path
+    )

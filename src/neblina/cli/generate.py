@@ -21,6 +21,12 @@ def generate(
     guidance: float | None = None,
     omega: float | None = None,
     unconditional: Path | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    guidance_rescale: float = 0.0,
+    threshold: float | None = None,
+    autoguidance: Path | None = None,
+    classifier: Path | None = None,
+    classifier_scale: float | None = None,
     eta: float | None = None,
     seed: int = 0,
     offset: int = 0,
@@ -51,6 +57,18 @@ def generate(
         The same as the papers write it: w = 1 + omega.
     unconditional
         Folder of a separately trained unconditional model to guide away from.
+    guidance_interval
+        Lowest and highest noise level σ/α at which to guide, such as 0.3 3.
+    guidance_rescale
+        Share, 0 to 1, of the spread that guidance adds and that is taken back.
+    threshold
+        Dynamic thresholding: share of a picture's pixels left as they are, such as 0.995.
+    autoguidance
+        Folder of a weaker model of the same pictures to guide away from.
+    classifier
+        Folder of a classifier of noisy pictures to guide by.
+    classifier_scale
+        Its weight; 1 when left out.
     eta
         Noise on the way, for ddim: 0 none, 1 as much as ddpm.
     seed
@@ -69,6 +87,7 @@ def generate(
     from neblina.data.pictures import to_uint8
     from neblina.data.sheets import save_sheet, to_image
     from neblina.samplers.drive import Step
+    from neblina.tasks.classifier import load_classifier
     from neblina.tasks.model import load
 
     opened = load(model, device=device, dtype=dtype)
@@ -92,6 +111,12 @@ def generate(
                 guidance=guidance,
                 omega=omega,
                 unconditional=None if unconditional is None else load(unconditional, device=device, dtype=dtype),
+                guidance_interval=guidance_interval,
+                guidance_rescale=guidance_rescale,
+                threshold=threshold,
+                autoguidance=None if autoguidance is None else load(autoguidance, device=device, dtype=dtype),
+                classifier=None if classifier is None else load_classifier(classifier, device=device),
+                classifier_scale=classifier_scale,
                 seed=seed,
                 offset=offset,
                 batch=batch,

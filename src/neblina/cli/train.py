@@ -27,7 +27,7 @@ def train(
     Parameters
     ----------
     what
-        A recipe of the package (digits, mnist), a YAML file, or a folder or zip of pictures.
+        A recipe of the package (digits, mnist, digits-classifier), a YAML file, or a folder or zip of pictures.
     out
         Where the run lives; runs/NAME when left out.
     resume
@@ -89,6 +89,8 @@ def train(
         )
     console.print(f"trained in {time.perf_counter() - began:.0f} s")
     console.print(f"the model                                 {model}")
-    console.print(f"samples while training                    {folder / 'samples'}")
+    if recipe.kind == "denoiser":
+        console.print(f"samples while training                    {folder / 'samples'}")
     console.print(f"the loss                                  {folder / 'loss.png'}")
-    console.print(f"try next:  {command()} generate {model} -n 16")
+    guided = f"generate AN_UNCONDITIONAL_MODEL --classifier {model} --label 0"
+    console.print(f"try next:  {command()} {guided if recipe.kind == 'classifier' else f'generate {model}'} -n 16")

@@ -46,8 +46,9 @@ class Leaf:
         denoiser: who answers.
         x: noisy batch, shape (B, *).
         t: times, shape (B,).
-        condition: conditions of the B samples.
+        condition: conditions of the B samples, or those that `rows` picks from.
         needs_grad: whether the answer is differentiated with respect to x.
+        rows: whose condition each entry uses, as in `Query`; kept apart, so that leaves that pick alike are alike.
     """
 
     denoiser: Denoiser
@@ -55,6 +56,12 @@ class Leaf:
     t: Tensor
     condition: Condition
     needs_grad: bool = False
+    rows: Tensor | None = None
+
+    @property
+    def given(self) -> Condition:
+        """The condition of each of the B samples."""
+        return self.condition if self.rows is None else self.condition.take(self.rows)
 
     @property
     def group(self) -> tuple[object, ...]:
@@ -77,6 +84,7 @@ class Leaf:
             id(self.x),
             id(self.t),
             None if labels is None else id(labels),
+            None if labels is None or self.rows is None else id(self.rows),
             self.needs_grad,
         )
 
@@ -89,8 +97,7 @@ def conditional(denoiser: Denoiser, condition: Condition) -> Plan:
     """The plan of one network under one condition: ask it."""
 
     def plan(query: Query) -> tuple[list[Leaf], Combine]:
-        given = condition if query.rows is None else condition.take(query.rows)
-        return [Leaf(denoiser, query.x, query.t, given)], lambda posteriors: posteriors[0]
+        return [Leaf(denoiser, query.x, query.t, condition, rows=query.rows)], lambda posteriors: posteriors[0]
 
     return plan
 
@@ -156,20 +163,22 @@ def _grouped(leaves: Iterable[Leaf]) -> list[list[Leaf]]:
 
 def _ask(leaves: list[Leaf], max_batch: int | None) -> list[Posterior | Exception]:
     """One call for leaves of one group; on failure, each leaf by itself, so that only the guilty one fails."""
-    try:
-        x = torch.cat([leaf.x for leaf in leaves]) if len(leaves) > 1 else leaves[0].x
-        t = torch.cat([leaf.t for leaf in leaves]) if len(leaves) > 1 else leaves[0].t
-        condition = concatenate([leaf.condition for leaf in leaves]) if len(leaves) > 1 else leaves[0].condition
-        with torch.set_grad_enabled(leaves[0].needs_grad):
-            together = _within_memory(leaves[0].denoiser, x, t, condition, max_batch)
-    except Exception as error:
-        if len(leaves) == 1:
-            return [error]
-        return [result for leaf in leaves for result in _ask([leaf], max_batch)]
     if len(leaves) == 1:
-        return [together]
-    sizes = [len(leaf.x) for leaf in leaves]
-    return list(split(together, sizes))
+        (leaf,) = leaves
+        try:
+            with torch.set_grad_enabled(leaf.needs_grad):
+                return [_within_memory(leaf.denoiser, leaf.x, leaf.t, leaf.given, max_batch)]
+        except Exception as error:
+            return [error]
+    try:
+        # joining and splitting are differentiated too
+        with torch.set_grad_enabled(leaves[0].needs_grad):
+            x, t = torch.cat([leaf.x for leaf in leaves]), torch.cat([leaf.t for leaf in leaves])
+            condition = concatenate([leaf.given for leaf in leaves])
+            together = _within_memory(leaves[0].denoiser, x, t, condition, max_batch)
+            return list(split(together, [len(leaf.x) for leaf in leaves]))
+    except Exception:
+        return [result for leaf in leaves for result in _ask([leaf], max_batch)]
 
 
 def _within_memory(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition, most: int | None) -> Posterior:

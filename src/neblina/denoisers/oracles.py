@@ -3,7 +3,7 @@
 For a mixture of isotropic Gaussians, p(x_0) = Σ_k w_k N(m_k, s_k² I),
 
     q(x_0 | x_t) mixes N(m_k + g_k (x_t − α m_k), …),    g_k = α s_k² / v_k,    v_k = α² s_k² + σ²,
-    with responsibilities r_k ∝ w_k N(x_t; α m_k, v_k I).
+    with responsibilities r_k = p(k | x_t) ∝ w_k N(x_t; α m_k, v_k I), which is also the exact classifier.
 
 One component is the Gaussian, s_k = 0 is a finite dataset, and a label that picks a component is a class-conditional
 model.
@@ -17,6 +17,7 @@ from torch import Tensor
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.posterior import Gaussian
 from neblina.core.shapes import expand
+from neblina.denoisers.classifier import NoisyClassifier
 from neblina.processes.gaussian import GaussianProcess
 
 
@@ -38,13 +39,8 @@ class MixtureDenoiser:
 
     def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
         """E[x_0 | x_t = x], exactly; x of shape (B, *)."""
-        alpha = self.process.schedule.alpha(t)[:, None]
-        variance = (alpha * self.stds) ** 2 + self.process.schedule.sigma(t)[:, None] ** 2
-        variance = variance.clamp(min=1e-30)  # (B, K); at t = 0 the nearest component takes it all
-        offset = x[:, None] - expand(alpha, x[:, None]) * self.means  # (B, K, *)
-        distance = offset.flatten(2).square().sum(2)
-        dimensions = offset[0, 0].numel()
-        logits = self.weights.log() - distance / (2 * variance) - dimensions / 2 * variance.log()
+        alpha, variance, offset = self._parts(x, t)
+        logits = self.log_joint(x, t)
         if condition.labels is not None:
             given = condition.labels[:, None]
             other = (given != NULL_LABEL) & (given != torch.arange(len(self.weights)))
@@ -53,6 +49,38 @@ class MixtureDenoiser:
         gain = alpha * self.stds**2 / variance
         means = self.means + expand(gain, offset) * offset
         return Gaussian((expand(responsibility, means) * means).sum(1))
+
+    def log_joint(self, x: Tensor, t: Tensor) -> Tensor:
+        """log w_k N(x; α m_k, v_k I) up to a constant, shape (B, K)."""
+        _, variance, offset = self._parts(x, t)
+        distance = offset.flatten(2).square().sum(2)
+        dimensions = offset[0, 0].numel()
+        return self.weights.log() - distance / (2 * variance) - dimensions / 2 * variance.log()
+
+    def _parts(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """α (B, 1), v_k (B, K) and x − α m_k (B, K, *)."""
+        alpha = self.process.schedule.alpha(t)[:, None]
+        variance = (alpha * self.stds) ** 2 + self.process.schedule.sigma(t)[:, None] ** 2
+        # at t = 0 the nearest component takes it all
+        return alpha, variance.clamp(min=1e-30), x[:, None] - expand(alpha, x[:, None]) * self.means
+
+
+@dataclass(frozen=True)
+class MixtureClassifier(NoisyClassifier):
+    """The exact classifier of a mixture's noisy data: which component it came from."""
+
+    mixture: MixtureDenoiser
+
+    @property
+    def process(self) -> GaussianProcess:  # type: ignore[override]
+        return self.mixture.process
+
+    @property
+    def num_classes(self) -> int:  # type: ignore[override]
+        return len(self.mixture.weights)
+
+    def log_probabilities(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.mixture.log_joint(x, t).log_softmax(1)
 
 
 def gaussian_denoiser(

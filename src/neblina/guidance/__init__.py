@@ -1,4 +1,9 @@
 """Plans over plans: how several beliefs become one, in as few network calls as there are networks.
 
-May import `core`, `processes` and `denoisers`.
+Importing this package registers every guidance. May import `core`, `processes` and `denoisers`.
 """
+
+from neblina.guidance import affine, classifier, clipping, interval, inverse, rescaling
+from neblina.guidance.registry import Guidance, guidances
+
+__all__ = ["Guidance", "affine", "classifier", "clipping", "guidances", "interval", "inverse", "rescaling"]

@@ -7,7 +7,14 @@ Classifier-free guidance moves away from what the model would say without the co
 which in the network's eps is the papers' (1 + ω) ε_c − ω ε_∅ with w = 1 + ω: eps is affine in x̂_0 and the weights sum
 to 1. w = 1 is no guidance: the null branch has weight 0 and is never asked.
 
+Autoguidance is the same map away from a weaker model of the same thing, under the same condition,
+
+    x̂_0 = w D_strong(c) + (1 − w) D_weak(c):
+
+the two err in the same directions, the weaker one further, so it works without a condition too.
+
 Ho, Salimans. Classifier-Free Diffusion Guidance. 2022, eq. 6.
+Karras et al. Guiding a Diffusion Model with a Bad Version of Itself. NeurIPS 2024, section 3.
 """
 
 from collections.abc import Sequence
@@ -16,8 +23,10 @@ import torch
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
-from neblina.core.plan import Combine, Denoiser, Leaf, Plan, Query, conditional
+from neblina.core.plan import Denoiser, Plan, Query, conditional
 from neblina.core.posterior import Gaussian, Posterior
+from neblina.guidance.composing import fused
+from neblina.guidance.registry import register
 
 
 def affine(plans: Sequence[Plan], weights: Sequence[float]) -> Plan:
@@ -26,26 +35,16 @@ def affine(plans: Sequence[Plan], weights: Sequence[float]) -> Plan:
     Raises:
         SettingError: the weights do not sum to 1.
     """
-    if abs(sum(weights) - 1) > 1e-9:
+    if not abs(sum(weights) - 1) <= 1e-9:
         raise SettingError(f"the weights of an affine plan sum to 1, not {sum(weights):g}")
     kept = [(plan, weight) for plan, weight in zip(plans, weights, strict=True) if weight != 0]
     if len(kept) == 1:
         return kept[0][0]
 
-    def plan(query: Query) -> tuple[list[Leaf], Combine]:
-        parts = [part(query) for part, _ in kept]
+    def mixed(query: Query, beliefs: Sequence[Posterior]) -> Posterior:
+        return _mixed(beliefs, [weight for _, weight in kept])
 
-        def combine(posteriors: Sequence[Posterior]) -> Posterior:
-            rest = list(posteriors)
-            beliefs: list[Posterior] = []
-            for leaves, inner in parts:
-                own, rest = rest[: len(leaves)], rest[len(leaves) :]
-                beliefs.append(inner(own))
-            return _mixed(beliefs, [weight for _, weight in kept])
-
-        return [leaf for leaves, _ in parts for leaf in leaves], combine
-
-    return plan
+    return fused([plan for plan, _ in kept], mixed)
 
 
 def _mixed(beliefs: Sequence[Posterior], weights: Sequence[float]) -> Posterior:
@@ -56,6 +55,20 @@ def _mixed(beliefs: Sequence[Posterior], weights: Sequence[float]) -> Posterior:
     if all(weight >= 0 for weight in weights) and all(one is not None for one in fractions):
         fraction = torch.stack([w * f for f, w in zip(fractions, weights, strict=True) if f is not None]).sum(0)
     return Gaussian(mean, variance_fraction=fraction)
+
+
+@register(
+    "classifier-free", "autoguidance", source="Ho, Salimans 2022, eq. 6; Karras et al. 2024, section 3", weight=1.0
+)
+def extrapolated(towards: Plan, away: Plan, *, weight: float) -> Plan:
+    """w towards + (1 − w) away.
+
+    Args:
+        towards: the belief to follow.
+        away: the one to move away from; not asked at weight 1.
+        weight: w, any real number; 1 is none, above 1 goes beyond `towards`.
+    """
+    return affine([towards, away], [weight, 1 - weight])
 
 
 def classifier_free(
@@ -69,6 +82,5 @@ def classifier_free(
         guidance: w, any real number; above 1 follows the condition more than the model believes it.
         unconditional: a separately trained unconditional network for the other branch.
     """
-    towards = conditional(denoiser, condition)
     away = conditional(denoiser, condition.null()) if unconditional is None else conditional(unconditional, Condition())
-    return affine([towards, away], [guidance, 1 - guidance])
+    return extrapolated(conditional(denoiser, condition), away, weight=guidance)

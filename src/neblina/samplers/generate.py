@@ -6,12 +6,9 @@ import torch
 from torch import Tensor
 
 from neblina.core.conditions import Condition
-from neblina.core.errors import SettingError
 from neblina.core.noise import SampleNoise
-from neblina.core.plan import Plan, conditional
 from neblina.denoisers.denoiser import NetworkDenoiser
-from neblina.guidance.affine import classifier_free
-from neblina.guidance.clipping import clip as clipped
+from neblina.guidance.settings import GuidanceSettings
 from neblina.processes.grids import make_grid
 from neblina.samplers.drive import OnStep, sample
 from neblina.samplers.registry import samplers
@@ -26,10 +23,7 @@ def generate(
     sampler: str,
     steps: int,
     grid: str | None = None,
-    guidance: float = 1.0,
-    unconditional: NetworkDenoiser | None = None,
-    clip: float | None = None,
-    clip_keeps_direction: bool = False,
+    guidance: GuidanceSettings | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     settings: dict[str, float] | None = None,
@@ -46,38 +40,19 @@ def generate(
         sampler: a registered name.
         steps: how many.
         grid: a registered name; None for the sampler's default.
-        guidance: weight of classifier-free guidance, 1 for none.
-        unconditional: a separately trained unconditional network for its other branch; None for the null of its own.
-        clip: limit of the belief, None for none; after guidance.
-        clip_keeps_direction: steps still point with the unclipped belief's noise.
+        guidance: what changes the network's belief, clipping included; None for nothing.
         seed: any integer.
         device: where the network is.
         settings: of the sampler, such as eta.
         on_step: told after every answer.
         cancelled: asked before every step.
     Raises:
-        SettingError: an unknown name, too many steps, or guidance without a condition.
+        SettingError: an unknown name, too many steps, or guidance that does not fit, before the network is asked.
     """
     chosen = samplers[sampler]
     schedule = denoiser.process.schedule
     times = make_grid(grid or chosen.grid, schedule, steps)
-    if guidance != 1 and denoiser.num_classes == 0:
-        raise SettingError(
-            f"guidance {guidance:g} needs a model with a condition, and this one is unconditional; leave it at 1"
-        )
-    condition = Condition(labels)
-    denoiser.labels(condition)  # refuse before the work, not in it
-    if guidance != 1 and unconditional is None:
-        denoiser.labels(condition.null())
-    if unconditional is not None:
-        if unconditional.process != denoiser.process:
-            raise SettingError("the unconditional model was trained on another process, so the two cannot be combined")
-        unconditional.labels(Condition())
-    plan: Plan = classifier_free(denoiser, condition, guidance, unconditional=unconditional)
-    if denoiser.num_classes == 0:
-        plan = conditional(denoiser, Condition())
-    if clip is not None:
-        plan = clipped(plan, clip, keep_direction=clip_keeps_direction)
+    plan = (guidance or GuidanceSettings()).plan(denoiser, Condition(labels))
     noise = SampleNoise(seed, indices)
     x = denoiser.process.prior(noise(torch.empty(len(indices), *shape, device=device)))
     sampling = chosen(denoiser.process, x, times, noise=noise, **(settings or {}))

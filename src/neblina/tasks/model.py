@@ -11,11 +11,13 @@ from torch import Tensor
 from neblina.bundle.folder import Bundle, load_bundle, save_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
+from neblina.guidance.settings import GuidanceSettings
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.grids import make_grid
 from neblina.samplers import samplers
 from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate
+from neblina.tasks.classifier import Classifier
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -62,6 +64,12 @@ class Model:
         guidance: float | None = None,
         omega: float | None = None,
         unconditional: "Model | None" = None,
+        guidance_interval: tuple[float, float] | None = None,
+        guidance_rescale: float = 0.0,
+        threshold: float | None = None,
+        autoguidance: "Model | None" = None,
+        classifier: Classifier | None = None,
+        classifier_scale: float | None = None,
         seed: int = 0,
         offset: int = 0,
         batch: int = 64,
@@ -83,6 +91,13 @@ class Model:
             guidance: weight w of classifier-free guidance; 1 is none.
             omega: the same as the papers write it, (1 + ω) ε_c − ω ε_∅: w = 1 + ω.
             unconditional: a separately trained unconditional model for the other branch of the guidance.
+            guidance_interval: the lowest and the highest noise level σ/α at which there is guidance; None for all.
+            guidance_rescale: share of the spread that guidance added and that is taken back, 0 … 1.
+            threshold: share of a picture's pixels that dynamic thresholding leaves as they are, such as 0.995; None
+                for none.
+            autoguidance: a weaker model of the same pictures and labels, for the other branch of the guidance.
+            classifier: of noisy pictures, to be guided by; labels of an unconditional model are its classes.
+            classifier_scale: weight of the classifier; None is 1.
             seed: any integer.
             offset: number of the first picture under the seed.
             batch: pictures made together; guidance doubles what the network is given at once.
@@ -90,14 +105,32 @@ class Model:
             on_step: told after every answer of every batch.
             cancelled: asked before every step; once True, Cancelled is raised.
         Raises:
-            SettingError: an unknown name, label or setting, or a number out of range.
+            SettingError: an unknown name, label or setting, a number out of range, or guidance without a label.
         """
         default = self.bundle.sampling
         if guidance is not None and omega is not None:
             raise SettingError(f"guidance {guidance:g} and omega {omega:g} say the same thing, w = 1 + ω; give one")
         if omega is not None:
             guidance = 1 + omega
-        classes = self._labels(labels)
+        if guidance is None:
+            guidance = default.guidance if labels is not None else 1.0
+        classes = self._labels(labels, classifier)
+        guiding = GuidanceSettings(
+            guidance,
+            unconditional=None if unconditional is None else unconditional.bundle.denoiser(),
+            weaker=None if autoguidance is None else autoguidance.bundle.denoiser(),
+            classifier=None if classifier is None else classifier.bundle.classifier(),
+            classifier_scale=1.0 if classifier_scale is None else classifier_scale,
+            rescale=guidance_rescale,
+            interval=guidance_interval,
+            threshold=threshold,
+            clip=default.clip,
+            clip_keeps_direction=default.clip_keeps_direction and sampler in (None, default.sampler),
+        )
+        if classifier_scale is not None and classifier is None:
+            raise SettingError(f"classifier_scale {classifier_scale:g} weighs a classifier, and none is given")
+        if autoguidance is not None and autoguidance.bundle.label_names != self.bundle.label_names:
+            raise SettingError(_other_classes("weaker model", autoguidance.bundle.label_names, self.bundle.label_names))
         count = n if n is not None else len(classes or [0])
         if count < 1 or batch < 1 or offset < 0:
             raise SettingError(f"n ({count}) and batch ({batch}) are at least 1, offset ({offset}) at least 0")
@@ -118,10 +151,7 @@ class Model:
                     sampler=sampler or default.sampler,
                     steps=default.steps if steps is None else steps,
                     grid=grid or (default.grid if sampler in (None, default.sampler) else None),
-                    guidance=default.guidance if guidance is None else guidance,
-                    unconditional=None if unconditional is None else unconditional.bundle.denoiser(),
-                    clip=default.clip,
-                    clip_keeps_direction=default.clip_keeps_direction and sampler in (None, default.sampler),
+                    guidance=guiding,
                     seed=seed,
                     device=self.device,
                     settings=settings,
@@ -160,8 +190,14 @@ class Model:
             **self.bundle.card,
         }
 
-    def _labels(self, labels: int | str | Sequence[int | str] | None) -> list[int] | None:
+    def _labels(
+        self, labels: int | str | Sequence[int | str] | None, classifier: Classifier | None
+    ) -> list[int] | None:
         names = self.bundle.label_names
+        if classifier is not None:
+            if names and names != classifier.bundle.label_names:
+                raise SettingError(_other_classes("classifier", classifier.bundle.label_names, names))
+            names = classifier.bundle.label_names
         if labels is None:
             return [-1] if names else None
         if not names:
@@ -169,17 +205,24 @@ class Model:
         given = [labels] if isinstance(labels, int | str) else list(labels)
         if not given:
             raise SettingError("labels is empty; leave it out to sample without")
-        return [self._label(label) for label in given]
+        return [_label(label, names) for label in given]
 
-    def _label(self, label: int | str) -> int:
-        names = self.bundle.label_names
-        if isinstance(label, str) and label not in names and label.lstrip("-").isdigit():
-            label = int(label)
-        if isinstance(label, str):
-            return names.index(choose("label of this model", label, names))
-        if not 0 <= label < len(names):
-            raise SettingError(f"label {label} is out of range: this model knows 0 … {len(names) - 1}")
-        return label
+
+def _label(label: int | str, names: Sequence[str]) -> int:
+    if isinstance(label, str) and label not in names and label.lstrip("-").isdigit():
+        label = int(label)
+    if isinstance(label, str):
+        return names.index(choose("label of this model", label, names))
+    if not 0 <= label < len(names):
+        raise SettingError(f"label {label} is out of range: this model knows 0 … {len(names) - 1}")
+    return label
+
+
+def _other_classes(what: str, its: Sequence[str], wanted: Sequence[str]) -> str:
+    def shown(names: Sequence[str]) -> str:
+        return ", ".join(names[:12]) + (", …" if len(names) > 12 else "") if names else "no classes"
+
+    return f"the {what} knows other classes ({shown(its)}) than the model ({shown(wanted)})"
 
 
 def load(folder: str | Path, *, device: str | None = None, dtype: str = "fp32") -> Model:

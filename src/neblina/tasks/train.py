@@ -1,4 +1,4 @@
-"""Train a recipe: open its pictures, train, plot the loss."""
+"""Train a recipe, a denoiser or a classifier: open its pictures, train, plot the loss."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from neblina.data.files import OnRead
 from neblina.data.pictures import Pictures, split
 from neblina.data.sources import open_pictures
 from neblina.tasks.plots import plot_loss
+from neblina.training.classifier import train_classifier
 from neblina.training.journal import read_log
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, Report, train
@@ -32,7 +33,8 @@ def train_recipe(
         if on_report is not None:
             on_report(Report(0, recipe.steps, 0, note=f"{sentence} Left out."))
     training, _ = split(pictures, recipe.data.holdout, recipe.training.seed)
-    model = train(recipe, training, folder, resume=resume, device=device, on_report=on_report)
+    trained = train_classifier if recipe.kind == "classifier" else train
+    model = trained(recipe, training, folder, resume=resume, device=device, on_report=on_report)
     if is_main_process():
         plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
     return model

@@ -154,6 +154,8 @@ class Recipe(Section):
 
     name: str = "run"
     "what its folder is called"
+    kind: Literal["denoiser", "classifier"] = "denoiser"
+    "what is trained: a model that makes pictures, or a classifier of noisy pictures to guide one with"
     data: Data = Data()
     process: Process = Process()
     objective: Objective = Objective()

@@ -22,6 +22,7 @@ from neblina.core.errors import CheckpointError, DivergenceError, SettingError
 from neblina.core.launch import world_size
 from neblina.core.shapes import expand
 from neblina.data.pictures import Pictures, to_uint8
+from neblina.guidance.settings import GuidanceSettings
 from neblina.objectives.importance import Importance
 from neblina.objectives.simple import Compared
 from neblina.samplers.generate import generate
@@ -227,8 +228,7 @@ class Trainer:
                 sampler=self.bundle.sampling.sampler,
                 steps=self.bundle.sampling.steps,
                 grid=self.bundle.sampling.grid,
-                guidance=self.bundle.sampling.guidance,
-                clip=self.bundle.sampling.clip,
+                guidance=GuidanceSettings(self.bundle.sampling.guidance, clip=self.bundle.sampling.clip),
                 device=self.device,
             )
         return to_uint8(pictures)

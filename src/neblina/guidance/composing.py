@@ -1,0 +1,34 @@
+"""Plans over plans: ask what the parts ask, and make one belief of theirs.
+
+The parts stay descriptions, so that whatever the nesting, equal leaves are asked once and every network is called once.
+"""
+
+from collections.abc import Callable, Sequence
+
+from neblina.core.plan import Combine, Leaf, Plan, Query
+from neblina.core.posterior import Posterior
+
+
+def fused(plans: Sequence[Plan], fuse: Callable[[Query, Sequence[Posterior]], Posterior]) -> Plan:
+    """The plan that asks all of `plans` and makes one belief of theirs, given in their order."""
+
+    def plan(query: Query) -> tuple[list[Leaf], Combine]:
+        leaves, beliefs = gathered([part(query) for part in plans])
+        return leaves, lambda posteriors: fuse(query, beliefs(posteriors))
+
+    return plan
+
+
+def gathered(
+    parts: Sequence[tuple[list[Leaf], Combine]],
+) -> tuple[list[Leaf], Callable[[Sequence[Posterior]], list[Posterior]]]:
+    """The leaves of several parts in a row, and how their answers become the beliefs of the parts."""
+
+    def beliefs(posteriors: Sequence[Posterior]) -> list[Posterior]:
+        rest, made = list(posteriors), []
+        for leaves, combine in parts:
+            own, rest = rest[: len(leaves)], rest[len(leaves) :]
+            made.append(combine(own))
+        return made
+
+    return [leaf for leaves, _ in parts for leaf in leaves], beliefs

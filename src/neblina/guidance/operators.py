@@ -1,0 +1,68 @@
+"""What was measured: linear operators y = A x_0, each sample by itself.
+
+Super-resolution measures the mean of blocks of pixels, inpainting some of the pixels. Only products by A are needed;
+those by Aᵀ are vector-Jacobian products.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from neblina.core.errors import SettingError
+
+
+class Operator(Protocol):
+    """A linear map of each sample."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """A x for x of shape (B, *)."""
+        ...
+
+    def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a measurement of one sample of that shape.
+
+        Raises:
+            SettingError: a sample that this cannot measure.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """The mean over blocks of pixels; its measurement is a smaller picture.
+
+    Attributes:
+        factor: side of a block.
+    """
+
+    factor: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.factor)
+
+    def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        *channels, height, width = shape
+        if self.factor < 1 or height % self.factor or width % self.factor:
+            raise SettingError(f"pictures of {height}x{width} cannot be averaged over blocks of {self.factor}")
+        return (*channels, height // self.factor, width // self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Some of the pixels, and 0 for the others; its measurement is a picture whose other pixels are not looked at.
+
+    Attributes:
+        known: True where a pixel was measured, shape (H, W) or (C, H, W).
+    """
+
+    known: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * self.known.to(x.device, x.dtype)
+
+    def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if tuple(self.known.shape) not in (shape, shape[1:]):
+            raise SettingError(f"a mask of shape {tuple(self.known.shape)} does not fit pictures of shape {shape}")
+        return shape

@@ -1,0 +1,149 @@
+"""All that is asked for at once, as one plan in one order.
+
+    clip( threshold( measured( interval( classifier( rescale( cfg or autoguidance ) ) ) ) ) )
+
+The belief is guided first and brought back to its range last; the interval holds for everything that guides towards a
+condition, and a measurement is followed at every noise level.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.errors import SettingError
+from neblina.core.plan import Plan, conditional
+from neblina.denoisers.classifier import NoisyClassifier
+from neblina.denoisers.denoiser import NetworkDenoiser
+from neblina.guidance.affine import classifier_free, extrapolated
+from neblina.guidance.classifier import classifier_guided
+from neblina.guidance.clipping import check_threshold, clip, threshold
+from neblina.guidance.interval import check_interval, interval
+from neblina.guidance.rescaling import check_rescale, rescaled
+
+
+@dataclass(frozen=True)
+class GuidanceSettings:
+    """What changes a network's belief on its way to the sampler.
+
+    Attributes:
+        weight: of classifier-free guidance or autoguidance, 1 for none.
+        unconditional: a separately trained unconditional network for classifier-free guidance's other branch; None for
+            the null of the guided one's own.
+        weaker: a weaker network of the same thing, which takes the place of that branch: autoguidance.
+        classifier: of noisy data, to be guided by.
+        classifier_scale: its weight; 1 is Bayes' rule.
+        rescale: share of the spread that guidance added and that is taken back, 0 … 1.
+        interval: the noise levels σ/α between which there is guidance, None for all.
+        threshold: share of a sample's entries that dynamic thresholding leaves below its threshold, None for none.
+        clip: limit of the belief, None for none; thresholding goes by it too.
+        clip_keeps_direction: steps still point with the unclipped belief's noise.
+        measured: what follows a measurement, from plan to plan; None for nothing.
+    """
+
+    weight: float = 1.0
+    unconditional: NetworkDenoiser | None = None
+    weaker: NetworkDenoiser | None = None
+    classifier: NoisyClassifier | None = None
+    classifier_scale: float = 1.0
+    rescale: float = 0.0
+    interval: tuple[float, float] | None = None
+    threshold: float | None = None
+    clip: float | None = None
+    clip_keeps_direction: bool = False
+    measured: Callable[[Plan], Plan] | None = None
+
+    def plan(self, denoiser: NetworkDenoiser, labels: Condition) -> Plan:
+        """The plan of a network under all of this.
+
+        Args:
+            denoiser: the network.
+            labels: what the samples are conditioned on; an unconditional network leaves them to the classifier.
+        Raises:
+            SettingError: settings out of range or without effect, and networks that do not go together, before any of
+                them is asked.
+        """
+        condition = Condition() if denoiser.num_classes == 0 and self.classifier is not None else labels
+        self._check(denoiser, condition, labels)
+        guided = plain = conditional(denoiser, condition)
+        if self.weaker is not None:
+            guided = extrapolated(plain, conditional(self.weaker, condition), weight=self.weight)
+        elif self.weight != 1:
+            guided = classifier_free(denoiser, condition, self.weight, unconditional=self.unconditional)
+        guided = rescaled(guided, plain, strength=self.rescale)
+        if self.classifier is not None:
+            guided = classifier_guided(guided, self.classifier, labels, scale=self.classifier_scale)
+        if self.interval is not None:
+            low, high = self.interval
+            guided = interval(guided, plain, denoiser.process.schedule, low=low, high=high)
+        if self.measured is not None:
+            guided = self.measured(guided)
+        if self.threshold is not None:
+            guided = threshold(guided, self.threshold, limit=1.0 if self.clip is None else self.clip)
+        if self.clip is not None:
+            guided = clip(guided, self.clip, keep_direction=self.clip_keeps_direction)
+        return guided
+
+    def _check(self, denoiser: NetworkDenoiser, condition: Condition, labels: Condition) -> None:
+        """Refuse what is out of range, says nothing, or does not fit."""
+        guides = self.weight != 1 or (self.classifier is not None and self.classifier_scale != 0)
+        if self.interval is not None:
+            check_interval(*self.interval)
+            if not guides:
+                raise SettingError("an interval of guidance limits guidance, and there is none; set guidance above 1")
+        check_rescale(self.rescale)
+        if self.rescale and self.weight == 1:
+            raise SettingError("rescaling takes back what guidance adds, and guidance is 1; set guidance above 1")
+        if self.threshold is not None:
+            check_threshold(self.threshold)
+        denoiser.labels(condition)
+        if self.weaker is not None:
+            self._check_weaker(self.weaker, denoiser, condition)
+        elif self.weight != 1:
+            self._check_null(denoiser, condition)
+        if self.unconditional is not None:
+            if self.unconditional.process != denoiser.process:
+                raise SettingError(
+                    "the unconditional model was trained on another process, so the two cannot be combined"
+                )
+            self.unconditional.labels(Condition())
+        if self.classifier is not None:
+            self._check_classifier(self.classifier, denoiser, labels)
+
+    def _check_null(self, denoiser: NetworkDenoiser, condition: Condition) -> None:
+        if denoiser.num_classes == 0:
+            raise SettingError(
+                f"guidance {self.weight:g} needs a model with a condition, and this one is unconditional; leave it at 1"
+            )
+        if condition.labels is not None and bool((condition.labels == NULL_LABEL).all()):
+            raise SettingError(f"guidance {self.weight:g} follows a label, and there is none; say which")
+        if self.unconditional is None:
+            denoiser.labels(condition.null())
+
+    def _check_weaker(self, weaker: NetworkDenoiser, denoiser: NetworkDenoiser, condition: Condition) -> None:
+        if self.unconditional is not None:
+            raise SettingError(
+                "guidance goes away from one other model: give an unconditional one or a weaker one (autoguidance)"
+            )
+        if self.weight == 1:
+            raise SettingError("autoguidance at guidance 1 is none: set guidance above 1")
+        if weaker.process != denoiser.process:
+            raise SettingError("the weaker model was trained on another process, so the two cannot be combined")
+        if weaker.num_classes != denoiser.num_classes:
+            raise SettingError(
+                f"the weaker model knows {weaker.num_classes} classes and the model {denoiser.num_classes}; "
+                "autoguidance asks both under the same condition"
+            )
+        weaker.labels(condition)
+
+    def _check_classifier(self, classifier: NoisyClassifier, denoiser: NetworkDenoiser, labels: Condition) -> None:
+        if classifier.process != denoiser.process:
+            raise SettingError("the classifier was trained on another process than the model, so it misreads its noise")
+        if denoiser.num_classes not in (0, classifier.num_classes):
+            raise SettingError(
+                f"the classifier knows {classifier.num_classes} classes and the model {denoiser.num_classes}"
+            )
+        if not math.isfinite(self.classifier_scale):
+            raise SettingError(f"classifier_scale is a finite number, not {self.classifier_scale:g}")
+        if bool((classifier.labels(labels) == NULL_LABEL).all()):
+            raise SettingError("a classifier guides towards a label, and there is none; say which")

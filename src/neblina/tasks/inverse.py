@@ -1,0 +1,110 @@
+"""Pictures that agree with a measurement: super-resolution and inpainting with a model that never saw either."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from neblina.core.errors import SettingError, choose
+from neblina.core.plan import Plan
+from neblina.guidance.inverse import moment_matched, posterior_sampled
+from neblina.guidance.operators import Mask, Operator
+from neblina.guidance.settings import GuidanceSettings
+from neblina.samplers.drive import OnStep
+from neblina.samplers.generate import generate
+from neblina.tasks.model import Model
+
+_METHODS: dict[str, Callable[..., Plan]] = {
+    "moment-matching": moment_matched,
+    "posterior-sampling": posterior_sampled,
+}
+
+
+def restore(
+    model: Model,
+    measurement: Tensor,
+    operator: Operator,
+    *,
+    method: str = "moment-matching",
+    noise: float = 0.05,
+    step_size: float = 1.0,
+    iterations: int = 4,
+    labels: Tensor | None = None,
+    sampler: str = "ddpm",
+    steps: int = 100,
+    grid: str | None = None,
+    seed: int = 0,
+    offset: int = 0,
+    batch: int = 64,
+    on_step: OnStep | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Tensor:
+    """Pictures x_0 with y ≈ A x_0, float32 of shape (N, C, H, W), in [−1, 1] up to overshoot, on the CPU.
+
+    Picture k depends on (seed, offset + k) and its measurement alone. Each step asks the network once and
+    differentiates it once (posterior-sampling) or `iterations` + 1 times (moment-matching).
+
+    Args:
+        model: without a condition, or one that knows its null.
+        measurement: y, shape (N, *): what `operator` makes of pictures in [−1, 1]. A mask takes whole pictures and does
+            not look at their other pixels.
+        operator: A, such as AveragePool(2) or Mask(known).
+        method: moment-matching (Rozet et al. 2024) or posterior-sampling (DPS, Chung et al. 2023).
+        noise: standard deviation σ_y of the measurement's noise, for moment-matching.
+        step_size: ζ: how far DPS moves each step against the residual's gradient.
+        iterations: of conjugate gradients, for moment-matching.
+        labels: class of each picture, shape (N,), or None.
+        sampler: a registered name; one that draws noise on the way mends early mistakes.
+        steps: sampling steps.
+        grid: a registered grid of times.
+        seed: any integer.
+        offset: number of the first picture under the seed.
+        batch: pictures made together.
+        on_step: told after every answer of every batch.
+        cancelled: asked before every step; once True, Cancelled is raised.
+    Raises:
+        SettingError: a measurement that the operator cannot have made of this model's pictures, an unknown name, or a
+            number out of range.
+    """
+    choose("way to follow a measurement", method, _METHODS)
+    wanted = operator.measured(model.shape)
+    if measurement.ndim != len(wanted) + 1 or tuple(measurement.shape[1:]) != wanted or len(measurement) == 0:
+        raise SettingError(
+            f"a measurement of shape {tuple(measurement.shape)} does not fit: for pictures of shape {model.shape} it "
+            f"is (N, {', '.join(map(str, wanted))}), N at least 1"
+        )
+    if batch < 1 or offset < 0:
+        raise SettingError(f"batch ({batch}) is at least 1, offset ({offset}) at least 0")
+    y = measurement.float()
+    y = operator(y) if isinstance(operator, Mask) else y
+    if not bool(y.isfinite().all()):
+        raise SettingError("the measurement holds values that are not finite")
+    denoiser = model.bundle.denoiser()
+    if labels is None and denoiser.num_classes:
+        labels = torch.full((len(y),), -1)
+    follows, numbers = _METHODS[method], {"strength": step_size * steps}
+    if method == "moment-matching":
+        numbers = {"noise": noise, "iterations": iterations}
+    schedule = denoiser.process.schedule
+    parts = []
+    for start in range(0, len(y), batch):
+        own = slice(start, min(start + batch, len(y)))
+        follow = partial(follows, operator=operator, measurement=y[own].to(model.device), schedule=schedule, **numbers)
+        parts.append(
+            generate(
+                denoiser,
+                model.shape,
+                [offset + number for number in range(own.start, own.stop)],
+                labels=None if labels is None else labels[own],
+                sampler=sampler,
+                steps=steps,
+                grid=grid,
+                guidance=GuidanceSettings(measured=follow, clip=model.bundle.sampling.clip),
+                seed=seed,
+                device=model.device,
+                on_step=on_step,
+                cancelled=cancelled,
+            ).cpu()
+        )
+    return torch.cat(parts)

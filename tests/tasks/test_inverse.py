@@ -1,0 +1,71 @@
+"""Restoring pictures: the measurement is met, whatever the batch, and what does not fit is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from models import small_bundle
+
+from neblina.core.errors import SettingError
+from neblina.guidance.operators import AveragePool, Mask
+from neblina.tasks.inverse import restore
+from neblina.tasks.model import Model
+
+CPU = torch.device("cpu")
+HALF = torch.arange(8).expand(8, 8) < 4
+PICTURES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def model_of(**settings: Any) -> Model:
+    return Model(small_bundle(**{"schedule": "cosine", "parameterisation": "v", **settings}), CPU)
+
+
+@pytest.mark.parametrize("method", ["moment-matching", "posterior-sampling"])
+def test_a_restored_picture_belongs_to_its_measurement_whatever_the_batch(method: str) -> None:
+    model, operator = model_of(), AveragePool(2)
+    y = operator(PICTURES)
+    at_once = restore(model, y, operator, method=method, steps=4, seed=5)
+    assert at_once.shape == (3, 3, 8, 8)
+    assert bool(at_once.isfinite().all())
+    assert not at_once.requires_grad
+    one_by_one = restore(model, y, operator, method=method, steps=4, seed=5, batch=1)
+    assert torch.allclose(one_by_one, at_once, atol=1e-3)
+    other = restore(model, y.flip(0), operator, method=method, steps=4, seed=5)
+    assert not torch.allclose(other, at_once, atol=1e-2)
+
+
+def test_the_pixels_outside_a_mask_are_not_looked_at() -> None:
+    model, operator = model_of(), Mask(HALF)
+    blanked = torch.where(HALF, PICTURES, 0.0)
+    one, other = (restore(model, y, operator, steps=3) for y in (PICTURES, blanked))
+    assert torch.equal(one, other)
+
+
+def test_a_model_with_labels_restores_with_and_without_them() -> None:
+    model, operator = model_of(classes=3), AveragePool(2)
+    y = operator(PICTURES)
+    without = restore(model, y, operator, steps=3)
+    given = restore(model, y, operator, steps=3, labels=torch.tensor([0, 1, 2]))
+    assert not torch.allclose(without, given, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"operator": AveragePool(3)}, "blocks of 3"),
+        ({"operator": AveragePool(4)}, r"it is \(N, 3, 2, 2\)"),
+        ({"operator": Mask(HALF[:4])}, "does not fit"),
+        ({"measurement": torch.zeros(0, 3, 4, 4)}, "N at least 1"),
+        ({"measurement": torch.full((1, 3, 4, 4), torch.nan)}, "not finite"),
+        ({"method": "posterior-samplin"}, "Did you mean posterior-sampling"),
+        ({"noise": 0.0}, "little noise"),
+        ({"iterations": 0}, "at least 1 iteration"),
+        ({"method": "posterior-sampling", "step_size": -1.0}, "at least 0"),
+        ({"sampler": "ddmp"}, "Did you mean ddpm"),
+        ({"batch": 0}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused(settings: dict[str, Any], said: str) -> None:
+    given = {"measurement": AveragePool(2)(PICTURES), "operator": AveragePool(2), **settings}
+    with pytest.raises(SettingError, match=said):
+        restore(model_of(), **given)
