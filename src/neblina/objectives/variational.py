@@ -1,0 +1,178 @@
+"""The variational bound on −log p(x_0), term by term, for any denoiser along any falling grid of times.
+
+With 1 = t_N > … > t_1 > t_0 = 0,
+
+    −log p(x_0) <= KL( q(x_1|x_0) ‖ p(x_1) )                                                      prior
+                 + Σ_{i=2…N} E_q KL( q(x_{t_{i−1}} | x_{t_i}, x_0) ‖ p(x_{t_{i−1}} | x_{t_i}) )   steps
+                 − E_q log p(x_0 | x_{t_1})                                                       reconstruction
+
+Every divergence is of two normal distributions and in closed form; only x_t ~ q(x_t|x_0) is drawn, once a term, so
+each term is an unbiased estimate. Both sides of a step are the process's own reverse step, under the clean data and
+under the belief.
+
+The reconstruction is of pixels, not of real numbers: a level x of 256 on [−1, 1] has the probability that the decoder
+gives to the interval around it, the outermost intervals being open,
+
+    p(x | x_t) = ∫_{x − 1/255}^{x + 1/255} N(u; x̂_0(x_t), σ_d²) du.
+
+The decoder's variance σ_d² is the model's own: σ²_{t|0} for the large variance; for the small one, which vanishes here,
+that of the step before; and a learned one lies between the two in the logarithm.
+
+Sohl-Dickstein et al. Deep Unsupervised Learning using Nonequilibrium Thermodynamics. ICML 2015, eq. 14.
+Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, eq. 5 and 13.
+Nichol, Dhariwal. Improved Denoising Diffusion Probabilistic Models. ICML 2021, eq. 4 to 7 and 15.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from neblina.core.errors import SettingError
+from neblina.core.noise import Noise
+from neblina.core.plan import Plan, Query, evaluate
+from neblina.core.posterior import Gaussian, Posterior
+from neblina.core.shapes import expand
+from neblina.processes.divergences import divergence
+from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Normal, Variance
+
+LEVELS = 256
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the bound.
+
+    Attributes:
+        name: "prior", "step" or "reconstruction".
+        t, s: the times it goes from and to; the prior's are both 1.
+        nats: of each sample, shape (B,).
+        dimensions: numbers in a sample.
+    """
+
+    name: str
+    t: float
+    s: float
+    nats: Tensor
+    dimensions: int
+
+    @property
+    def bits_per_dim(self) -> Tensor:
+        """Shape (B,)."""
+        return self.nats / (self.dimensions * math.log(2))
+
+
+def bound_terms(
+    process: GaussianProcess, plan: Plan, x0: Tensor, times: Tensor, *, variance: Variance, noise: Noise
+) -> Iterator[Term]:
+    """The terms of the bound, from the prior's to the reconstruction's: N + 1 of them, one answer each but the first.
+
+    Args:
+        plan: who answers; `conditional(denoiser, condition)` makes one of a denoiser.
+        x0: clean data on the 256 levels of [−1, 1], shape (B, *).
+        times: float64 of shape (N + 1,), falling from 1 to 0.
+        variance: of the model's reverse steps: Eta(1), Large() or Learned().
+        noise: one draw a term but the first.
+    Raises:
+        SettingError: times that do not fall from 1 to 0; a variance that makes a point of every step; a learned one
+            from a model that learned none.
+    """
+    check_variance(variance)
+    if times.ndim != 1 or float(times[0]) != 1 or float(times[-1]) != 0 or bool((times.diff() >= 0).any()):
+        raise SettingError("the variational bound takes times of shape (N + 1,) that fall from 1 to 0")
+    dimensions, count = x0[0].numel(), len(x0)
+    yield Term("prior", 1.0, 1.0, prior_term(process, x0), dimensions)
+    rows = times[:, None].expand(-1, count)
+    for (t, s), before in zip(pairwise(rows), [None, *rows], strict=False):
+        x = process.diffuse(x0, noise(x0), t)
+        belief = evaluate(plan, Query(x, t))
+        if float(s[0]) > 0:
+            nats = step_term(process, x0, x, t, s, belief, variance)
+        else:
+            nats = -level_log_probability(x0, decoder(process, t, before, belief, variance)).flatten(1).sum(1)
+        yield Term("step" if float(s[0]) > 0 else "reconstruction", float(t[0]), float(s[0]), nats, dimensions)
+
+
+def bound(terms: Iterable[Term]) -> Term:
+    """The sum of all terms: nats and bits per dimension of −log p(x_0) at most, each of shape (B,)."""
+    kept = list(terms)
+    nats = torch.stack([term.nats for term in kept]).sum(0)
+    return Term("bound", 1.0, 0.0, nats, kept[0].dimensions)
+
+
+def prior_term(process: GaussianProcess, x0: Tensor) -> Tensor:
+    """KL(q(x_1|x_0) ‖ p(x_1)) in nats, shape (B,)."""
+    zero, one = torch.zeros(len(x0), dtype=torch.float64), torch.ones(len(x0), dtype=torch.float64)
+    start = Normal(torch.zeros_like(x0), process.schedule.prior_std * one)
+    return divergence(process.forward(x0, zero, one), start)
+
+
+def step_term(
+    process: GaussianProcess, x0: Tensor, x: Tensor, t: Tensor, s: Tensor, belief: Posterior, variance: Variance
+) -> Tensor:
+    """KL(q(x_s|x_t, x_0) ‖ p(x_s|x_t)) in nats, shape (B,), at x_t = x under a belief, for 0 < s < t of shape (B,)."""
+    truth = process.reverse(x, t, s, Gaussian(x0), Eta(1))
+    return divergence(truth, process.reverse(x, t, s, belief, variance))
+
+
+def decoder(
+    process: GaussianProcess, t: Tensor, before: Tensor | None, belief: Posterior, variance: Variance
+) -> Normal:
+    """p(x_0 | x_t): the model's last step, from t to clean data, with a variance that does not vanish.
+
+    Args:
+        t: of the last step, shape (B,).
+        before: where the step before it came from, shape (B,); None if there was none, which leaves σ²_{t|0} only.
+        belief: at t, mean of shape (B, *).
+    Raises:
+        SettingError: a learned variance is asked for and the belief carries none.
+    """
+    large = process.added_variance(torch.zeros_like(t), t)
+    small = large if before is None else process.true_variance(before, t)
+    if isinstance(variance, Large):
+        return Normal(belief.mean, large.sqrt())
+    if isinstance(variance, Eta):
+        return Normal(belief.mean, small.sqrt())
+    if belief.variance_fraction is None:
+        raise SettingError("this model did not learn its variance; bound it with the small or the large one")
+    low, high = expand(small.log(), belief.mean), expand(large.log(), belief.mean)
+    return Normal(belief.mean, torch.exp(torch.lerp(low, high, belief.variance_fraction.to(low.dtype)) / 2))
+
+
+def level_log_probability(x0: Tensor, decoded: Normal, levels: int = LEVELS) -> Tensor:
+    """log of the probability of each entry's level, shape (B, *): the levels of [−1, 1] share the whole line.
+
+    Args:
+        x0: values in [−1, 1], shape (B, *), each read as its nearest level.
+        decoded: a normal distribution with spread.
+    """
+    level = torch.round((x0 + 1) * (levels - 1) / 2)
+    centre = level * 2 / (levels - 1) - 1
+    std = expand(decoded.std, x0) if decoded.std is not None else torch.zeros_like(x0)
+    # far enough to be open, near enough that no gradient is ∞ · 0
+    far = torch.full_like(std, 1e4)
+    low = torch.where(level <= 0, -far, (centre - 1 / (levels - 1) - decoded.mean) / std)
+    high = torch.where(level >= levels - 1, far, (centre + 1 / (levels - 1) - decoded.mean) / std)
+    # Φ(high) − Φ(low) = Φ(−low) − Φ(−high): taken in the left tail, where it keeps its digits
+    right = low + high > 0
+    below, above = torch.where(right, -high, low), torch.where(right, -low, high)
+    lower, upper = torch.special.log_ndtr(below), torch.special.log_ndtr(above)
+    log: Tensor = upper + torch.log(-torch.expm1(lower - upper))
+    return log
+
+
+def check_variance(variance: Variance) -> None:
+    """Refuse a variance whose bound is infinite.
+
+    Raises:
+        SettingError: Eta(η) with η < 1.
+    """
+    if isinstance(variance, Eta) and variance.eta != 1:
+        raise SettingError(
+            f"the variational bound is of ancestral steps, eta 1, and with eta {variance.eta:g} they are other ones; "
+            "bound with Eta(1), Large() or Learned()"
+        )
+    assert isinstance(variance, Eta | Large | Learned)
