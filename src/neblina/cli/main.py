@@ -17,6 +17,7 @@ app.command("neblina.cli.demo:demo", name="demo", help="Train on handwritten dig
 app.command("neblina.cli.train:train", name="train", help="Train a model from a recipe or from a folder of pictures.")
 app.command("neblina.cli.generate:generate", name="generate", help="Make pictures with a trained model.")
 app.command("neblina.cli.samplers:samplers", name="samplers", help="List the samplers, or measure them: --card.")
+app.command("neblina.cli.evaluate:evaluate", name="evaluate", help="Measure a model on pictures it never saw.")
 app.command("neblina.cli.info:info", name="info", help="Say what is known about a model.")
 
 

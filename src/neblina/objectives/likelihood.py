@@ -14,9 +14,9 @@ which is exactly the density of what the ODE makes of the prior when it stops at
 is Hutchinson's, E[eᵀ (∂v/∂y) e] for a probe e with E[e eᵀ] = I: unbiased, one backward pass.
 
 Stopping at the ratio k = σ/α = tan φ_0 smooths the model with noise of standard deviation k. What that adds to the
-mean of −log p is the divergence from the data to the smoothed data: at most k⁴/(4 s⁴) nats a dimension for normal data of
-standard deviation s, and up to 0.8 k/w for levels that were dequantised over a width w and are otherwise certain. k is
-1e-3 (t = 1e-5 on the vp schedule, as in Song et al.), or that of a discrete schedule's first step, below which no
+mean of −log p is the divergence from the data to the smoothed data: at most k⁴/(4 s⁴) nats a dimension for normal data
+of standard deviation s, and up to about k/w for levels that were dequantised over a width w and are otherwise certain.
+k is 1e-3 (t = 1e-5 on the vp schedule, as in Song et al.), or that of a discrete schedule's first step, below which no
 network was trained.
 
 The integral runs in log φ, where it is smooth at every scale of the data, by Dormand and Prince's pair of orders 5 and
@@ -29,7 +29,7 @@ Dormand, Prince. A family of embedded Runge-Kutta formulae. 1980, table 2 (RK5(4
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,6 +107,7 @@ def flow_density(
     probe: Tensor,
     *,
     tolerance: float = 1e-4,
+    on_share: Callable[[float], None] | None = None,
 ) -> Density:
     """How likely samples are under the model's probability-flow ODE.
 
@@ -117,6 +118,7 @@ def flow_density(
         condition: of the B samples.
         probe: e of each sample, shape of x: signs or standard normal numbers.
         tolerance: most error of a step, in y as a root mean square and in log p as nats a dimension.
+        on_share: told after every step which share of the way is done.
     Raises:
         SettingError: a tolerance that is not positive, or a process without a density.
         DivergenceError: the denoiser's answers are not finite, or cannot be integrated to this tolerance.
@@ -127,7 +129,7 @@ def flow_density(
     first, last = _ends(process)
     dimensions = x[0].numel()
     path = _Path(denoiser, process, condition, probe)
-    y, gained, evaluations = _integrate(path, math.cos(first) * x, math.log(first), math.log(last), tolerance)
+    y, gained, evaluations = _integrate(path, math.cos(first) * x, math.log(first), math.log(last), tolerance, on_share)
     end = torch.ones(1, dtype=torch.float64)
     radius = float(_radius(process, end))
     prior = process.schedule.prior_std
@@ -164,18 +166,20 @@ class _Path:
 
     def slope(self, y: Tensor, w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """φ v, shape (N, *), and φ eᵀ (∂v/∂y) e, shape (N,), for the samples `rows` at w, shape (N,)."""
-        angle = torch.exp(w)
+        angle = torch.exp(w).clamp(max=math.pi / 2)
         t = self.process.schedule.time(2 * (torch.cos(angle) / torch.sin(angle)).log()).clamp(0, 1)
         probe = self.probe[rows.to(y.device)]
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             belief = self.denoiser.posterior(expand(_radius(self.process, t), y) * y, t, self.condition.take(rows))
-            velocity = (expand(torch.cos(angle), y) * y - belief.mean) / expand(torch.sin(angle), y)
+            velocity = (expand(torch.cos(angle), y) * y - belief.mean.to(y.dtype)) / expand(torch.sin(angle), y)
             (turned,) = torch.autograd.grad((velocity * probe).sum(), y)
         return expand(angle, y) * velocity.detach(), angle * (turned * probe).flatten(1).sum(1).cpu().double()
 
 
-def _integrate(path: _Path, y: Tensor, start: float, end: float, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+def _integrate(
+    path: _Path, y: Tensor, start: float, end: float, tolerance: float, on_share: Callable[[float], None] | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """y and the integral of the trace at the end, and the evaluations taken, each sample with its own steps."""
     count, dimensions = len(y), y[0].numel()
     y = y.clone()
@@ -211,6 +215,8 @@ def _integrate(path: _Path, y: Tensor, start: float, end: float, tolerance: floa
                 "the probability-flow ODE cannot be followed: the network's answers are not finite or jump. "
                 "Look at what it generates, or raise the tolerance"
             )
+        if on_share is not None:
+            on_share(float((w - start).mean()) / (end - start))
     return y, gained, evaluations
 
 

@@ -1,0 +1,96 @@
+"""The variational bound from some of its terms: unbiased, at a fraction of the evaluations.
+
+A sum of M terms L_i in K strata of m_j neighbours each is
+
+    Σ_i L_i = Σ_j m_j E[ L_{i_j} ],    i_j uniform in stratum j,
+
+so one term a stratum, times the stratum's size, has the sum as its mean; and because the terms change slowly along the
+grid, little spread beside that of the noise they are drawn with. K = M is the whole sum. The prior's term and the
+reconstruction are always there in full.
+
+Kingma et al. Variational Diffusion Models. NeurIPS 2021, eq. 13 (the sum as an expectation over its index).
+Owen. Monte Carlo Theory, Methods and Examples. 2013, section 8.4 (stratification).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from neblina.core.errors import SettingError
+from neblina.core.noise import Noise
+from neblina.core.plan import Plan, Query, evaluate
+from neblina.objectives.variational import (
+    Term,
+    check_variance,
+    decoder,
+    level_log_probability,
+    prior_term,
+    step_term,
+)
+from neblina.processes.gaussian import GaussianProcess, Normal, Variance
+
+
+def strata(steps: int, terms: int) -> Tensor:
+    """Where `terms` strata of `steps` neighbours begin and end, as even as can be: shape (terms + 1,), int64.
+
+    Raises:
+        SettingError: fewer terms than 1, or more than there are steps.
+    """
+    if not 1 <= terms <= steps:
+        raise SettingError(f"the bound has {steps} steps to take terms from; terms {terms} is not 1 … {steps}")
+    return torch.arange(terms + 1) * steps // terms
+
+
+def estimated_terms(
+    process: GaussianProcess,
+    plan: Plan,
+    x0: Tensor,
+    times: Tensor,
+    uniform: Tensor,
+    *,
+    variances: Sequence[Variance],
+    noise: Noise,
+) -> Iterator[tuple[Term, ...]]:
+    """The prior's term, one a stratum times its size, and the reconstruction: K + 2, one answer each but the first.
+
+    With as many strata as steps these are the terms of `bound_terms`, draw for draw.
+
+    Args:
+        plan: who answers.
+        x0: clean data on the 256 levels of [−1, 1], shape (B, *).
+        times: float64 of shape (N + 1,), falling from 1 to 0, N >= 2.
+        uniform: where in its stratum each sample's term stands, in [0, 1), shape (B, K).
+        variances: of the model's reverse steps; the answers serve all of them.
+        noise: one draw a term but the first.
+    Yields:
+        The term under each variance. t and s of a step are the ends of its stratum, and its value is an unbiased
+        estimate of the sum over the stratum.
+    """
+    for variance in variances:
+        check_variance(variance)
+    dimensions, steps = x0[0].numel(), len(times) - 2
+    edges = strata(steps, uniform.shape[1])
+    yield (Term("prior", 1.0, 1.0, prior_term(process, x0), dimensions),) * len(variances)
+    for number, (start, end) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
+        size = end - start
+        place = start + (uniform[:, number] * size).long().clamp(max=size - 1)
+        t, s = times[place], times[place + 1]
+        x = process.diffuse(x0, noise(x0), t)
+        belief = evaluate(plan, Query(x, t))
+        ends = float(times[start]), float(times[end])
+        yield tuple(
+            Term("step", *ends, size * step_term(process, x0, x, t, s, belief, variance), dimensions)
+            for variance in variances
+        )
+    before, t = (times[-number].expand(len(x0)) for number in (3, 2))
+    x = process.diffuse(x0, noise(x0), t)
+    belief = evaluate(plan, Query(x, t))
+    yield tuple(
+        Term("reconstruction", float(t[0]), 0.0, _surprise(x0, decoder(process, t, before, belief, one)), dimensions)
+        for one in variances
+    )
+
+
+def _surprise(x0: Tensor, decoded: Normal) -> Tensor:
+    return -level_log_probability(x0, decoded).flatten(1).sum(1)
