@@ -220,9 +220,10 @@ def check_likelihood(denoiser: NetworkDenoiser, numbers: Sequence[int], labels: 
     if not how.tolerance > 0:
         raise SettingError(f"tolerance {how.tolerance:g} must be positive; 1e-4 is the default")
     denoiser.labels(Condition(labels))
-    times = bound_times(denoiser.process.schedule, how.steps)
-    steps = len(times) - 2
-    return _Measuring(denoiser, how, times, strata(steps, steps if how.terms is None else how.terms))
+    schedule = denoiser.process.schedule
+    times = bound_times(schedule, how.steps)
+    edges = strata(schedule, times, len(times) - 2 if how.terms is None else how.terms)
+    return _Measuring(denoiser, how, times, edges)
 
 
 def bound_times(schedule: Schedule, steps: int | None) -> Tensor:

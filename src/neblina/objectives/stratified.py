@@ -4,9 +4,10 @@ A sum of M terms L_i in K strata of m_j neighbours each is
 
     Σ_i L_i = Σ_j m_j E[ L_{i_j} ],    i_j uniform in stratum j,
 
-so one term a stratum, times the stratum's size, has the sum as its mean; and because the terms change slowly along the
-grid, little spread beside that of the noise they are drawn with. K = M is the whole sum. The prior's term and the
-reconstruction are always there in full.
+so one term a stratum, times the stratum's size, has the sum as its mean. The strata are even in the log-SNR, in which a
+step is worth at most ½ nat a dimension a unit (½ SNR times the error of x̂_0 that is left), so that the few steps next to
+the data, which are worth most, are strata of their own. K = M is the whole sum. The prior's term and the reconstruction
+are always there in full.
 
 Kingma et al. Variational Diffusion Models. NeurIPS 2021, eq. 13 (the sum as an expectation over its index).
 Owen. Monte Carlo Theory, Methods and Examples. 2013, section 8.4 (stratification).
@@ -29,17 +30,31 @@ from neblina.objectives.variational import (
     step_term,
 )
 from neblina.processes.gaussian import GaussianProcess, Normal, Variance
+from neblina.processes.schedules import Schedule
 
 
-def strata(steps: int, terms: int) -> Tensor:
-    """Where `terms` strata of `steps` neighbours begin and end, as even as can be: shape (terms + 1,), int64.
+_WORTH = (-10.0, 15.0)  # the log-SNR outside of which nothing of a picture is decided
 
+
+def strata(schedule: Schedule, times: Tensor, terms: int) -> Tensor:
+    """Where strata of the bound's steps begin and end, as even in the log-SNR as can be: shape (terms + 1,), int64.
+
+    Args:
+        times: of the bound, shape (N + 1,): N − 1 steps, and the reconstruction.
+        terms: how many strata.
     Raises:
         SettingError: fewer terms than 1, or more than there are steps.
     """
+    steps = len(times) - 2
     if not 1 <= terms <= steps:
         raise SettingError(f"the bound has {steps} steps to take terms from; terms {terms} is not 1 … {steps}")
-    return torch.arange(terms + 1) * steps // terms
+    reached = schedule.log_snr(times[:-1]).clamp(*_WORTH)
+    wanted = torch.linspace(float(reached[0]), float(reached[-1]), terms + 1, dtype=torch.float64)
+    edges = torch.searchsorted(reached, wanted)
+    edges[0], edges[-1] = 0, steps
+    numbers = torch.arange(terms + 1)
+    edges = torch.cummax(edges - numbers, 0).values + numbers  # at least one step each, from the left
+    return torch.minimum(edges, steps - terms + numbers)
 
 
 def estimated_terms(
@@ -69,8 +84,8 @@ def estimated_terms(
     """
     for variance in variances:
         check_variance(variance)
-    dimensions, steps = x0[0].numel(), len(times) - 2
-    edges = strata(steps, uniform.shape[1])
+    dimensions = x0[0].numel()
+    edges = strata(process.schedule, times, uniform.shape[1])
     yield (Term("prior", 1.0, 1.0, prior_term(process, x0), dimensions),) * len(variances)
     for number, (start, end) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         size = end - start

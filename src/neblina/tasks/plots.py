@@ -84,9 +84,10 @@ def plot_likelihood(found: Likelihood, place: Path) -> None:
         for (words, mean), colour in zip(parts.items(), ("#7b2d26", "#f4a259", "#5b8e7d"), strict=True):
             bars.bar("bound", mean.bits, bottom=bottom, color=colour, label=f"{words} {mean.bits:.3f}")
             bottom += mean.bits
-        bars.legend(fontsize=8)
+        bars.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=3, columnspacing=0.8)
         (axes,) = over_time
         axes.step([one.t for one in bound.strata], [one.bits / one.steps for one in bound.strata], where="post")
+        axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("t (0 is data, 1 is noise)")
         axes.set_ylabel("bits per dimension a step")
@@ -97,8 +98,8 @@ def plot_likelihood(found: Likelihood, place: Path) -> None:
         bars.bar("ODE", ode.total.bits, color="#2a6f97")
     for words, total in totals.items():
         bars.errorbar(words, total.bits, total.error or 0, color="black", capsize=5)
-        shown = dict(ha="center", va="bottom", xytext=(0, 6), textcoords="offset points")
+        shown = {"ha": "center", "va": "bottom", "xytext": (0, 6), "textcoords": "offset points"}
         bars.annotate(f"{total.bits:.3f}", (words, total.bits), **shown)
-    bars.margins(y=0.25)
+    bars.margins(y=0.15)
     bars.set_ylabel("bits per dimension")
     write_file(place, lambda aside: figure.savefig(aside, dpi=120))
