@@ -21,7 +21,7 @@ def evaluate(
     method: Literal["bound", "ode", "both"] = "both",
     steps: int | None = None,
     terms: int | None = None,
-    tolerance: float = 1e-4,
+    tolerance: float = 3e-4,
     seed: int = 0,
     out: Path = Path("evaluation"),
     device: str | None = None,

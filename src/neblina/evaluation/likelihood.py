@@ -49,7 +49,7 @@ class How:
     batch: int = 64
     steps: int | None = None
     terms: int | None = None
-    tolerance: float = 1e-4
+    tolerance: float = 3e-4
     seed: int = 0
 
 
@@ -218,7 +218,7 @@ def check_likelihood(denoiser: NetworkDenoiser, numbers: Sequence[int], labels: 
     if how.batch < 1 or not numbers or not how.methods:
         raise SettingError(f"nll is of at least 1 picture in batches of at least 1, not {len(numbers)} in {how.batch}")
     if not how.tolerance > 0:
-        raise SettingError(f"tolerance {how.tolerance:g} must be positive; 1e-4 is the default")
+        raise SettingError(f"tolerance {how.tolerance:g} must be positive; 3e-4 is the default")
     denoiser.labels(Condition(labels))
     schedule = denoiser.process.schedule
     times = bound_times(schedule, how.steps)

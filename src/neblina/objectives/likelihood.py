@@ -106,7 +106,7 @@ def flow_density(
     condition: Condition,
     probe: Tensor,
     *,
-    tolerance: float = 1e-4,
+    tolerance: float = 3e-4,
     on_share: Callable[[float], None] | None = None,
 ) -> Density:
     """How likely samples are under the model's probability-flow ODE.
@@ -124,7 +124,7 @@ def flow_density(
         DivergenceError: the denoiser's answers are not finite, or cannot be integrated to this tolerance.
     """
     if not tolerance > 0:
-        raise SettingError(f"tolerance {tolerance:g} must be positive; 1e-4 is the default")
+        raise SettingError(f"tolerance {tolerance:g} must be positive; 3e-4 is the default")
     check_density(process)
     first, last = _ends(process)
     dimensions = x[0].numel()
