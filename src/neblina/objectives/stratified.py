@@ -4,10 +4,10 @@ A sum of M terms L_i in K strata of m_j neighbours each is
 
     Σ_i L_i = Σ_j m_j E[ L_{i_j} ],    i_j uniform in stratum j,
 
-so one term a stratum, times the stratum's size, has the sum as its mean. The strata are even in the log-SNR, in which a
-step is worth at most ½ nat a dimension a unit (½ SNR times the error of x̂_0 that is left), so that the few steps next to
-the data, which are worth most, are strata of their own. K = M is the whole sum. The prior's term and the reconstruction
-are always there in full.
+so one term a stratum, times the stratum's size, has the sum as its mean. The strata are even in the log-SNR λ, a unit
+of which is worth at most ½ nat a dimension (½ SNR E(x_0 − x̂_0)² dλ, and x_t/α alone has the error 1/SNR): the few steps
+next to the data, which are worth most, become strata of their own. K = M is the whole sum. The prior's term and the
+reconstruction are always there in full.
 
 Kingma et al. Variational Diffusion Models. NeurIPS 2021, eq. 13 (the sum as an expectation over its index).
 Owen. Monte Carlo Theory, Methods and Examples. 2013, section 8.4 (stratification).
@@ -31,7 +31,6 @@ from neblina.objectives.variational import (
 )
 from neblina.processes.gaussian import GaussianProcess, Normal, Variance
 from neblina.processes.schedules import Schedule
-
 
 _WORTH = (-10.0, 15.0)  # the log-SNR outside of which nothing of a picture is decided
 
