@@ -40,25 +40,10 @@ from neblina.core.errors import DivergenceError, SettingError
 from neblina.core.plan import Denoiser
 from neblina.core.shapes import expand
 from neblina.processes.gaussian import GaussianProcess
+from neblina.samplers.adaptive import DORMAND_PRINCE
 
 _CLEANEST = 1e-3
 _SHORTEST = 1e-7
-
-# stage i stands at _NODES[i] and takes _STAGES[i] of the stages before; the last one is the step of order 5 itself
-_NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
-_STAGES: tuple[tuple[float, ...], ...] = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_FOURTH = (5179 / 57600, 0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
-_DIFFERENCE = tuple(
-    fifth - fourth for fifth, fourth in zip((*_STAGES[-1], 0), _FOURTH, strict=True)
-)  # what the two orders disagree by
 
 
 @dataclass(frozen=True)
@@ -192,23 +177,23 @@ def _integrate(
         there = rows.to(y.device)
         here, h = y[there], torch.minimum(step[rows], end - w[rows])
         slopes, traces = [slope_y[there]], [slope_gained[rows]]
-        for node, weights in zip(_NODES[1:], _STAGES[1:], strict=True):
+        for place, weights in zip(DORMAND_PRINCE.places, DORMAND_PRINCE.stages, strict=True):
             guess = here + expand(h, here) * _mixed(slopes, weights)
-            one, other = path.slope(guess, w[rows] + node * h, rows)
+            one, other = path.slope(guess, w[rows] + place * h, rows)
             slopes.append(one)
             traces.append(other)
-        evaluations[rows] += len(_NODES) - 1
-        off_y = h * _mixed(slopes, _DIFFERENCE).square().flatten(1).mean(1).sqrt().cpu().double()
-        off = torch.maximum(off_y, (h * _mixed(traces, _DIFFERENCE)).abs() / dimensions) / tolerance
+        evaluations[rows] += len(DORMAND_PRINCE.stages)
+        off_y = h * _mixed(slopes, DORMAND_PRINCE.error).square().flatten(1).mean(1).sqrt().cpu().double()
+        off = torch.maximum(off_y, (h * _mixed(traces, DORMAND_PRINCE.error)).abs() / dimensions) / tolerance
         accepted = off <= 1
         done, at = rows[accepted], accepted.to(y.device)
         y[done.to(y.device)] = guess[at]  # the last stage stands where the step ends
         slope_y[done.to(y.device)] = slopes[-1][at]
         slope_gained[done] = traces[-1][accepted]
-        gained[done] += (h * _mixed(traces, _STAGES[-1]))[accepted]
+        gained[done] += (h * _mixed(traces, DORMAND_PRINCE.stages[-1]))[accepted]
         reached = w[rows] + h
         w[done] = torch.where(end - reached < _SHORTEST, end, reached)[accepted]
-        growth = torch.nan_to_num(0.9 * off.clamp(min=1e-10) ** -0.2, nan=0.0)
+        growth = torch.nan_to_num(0.9 * off.clamp(min=1e-10) ** (-1 / DORMAND_PRINCE.order), nan=0.0)
         step[rows] = h * growth.clamp(0.2, 5.0)
         if bool((step[rows] < _SHORTEST)[~accepted].any()):
             raise DivergenceError(

@@ -86,7 +86,8 @@ def plot_likelihood(found: Likelihood, place: Path) -> None:
             bottom += mean.bits
         bars.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=3, columnspacing=0.8)
         (axes,) = over_time
-        axes.step([one.t for one in bound.strata], [one.bits / one.steps for one in bound.strata], where="post")
+        each = [one.bits / one.steps for one in bound.strata]
+        axes.step([*(one.t for one in bound.strata), bound.strata[-1].s], [*each, each[-1]], where="post")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("t (0 is data, 1 is noise)")
