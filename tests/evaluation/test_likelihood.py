@@ -24,8 +24,8 @@ from neblina.core.shapes import expand
 from neblina.data.pictures import InMemory, to_float
 from neblina.denoisers.oracles import MixtureDenoiser, gaussian_denoiser
 from neblina.evaluation.bits import SCALE_BITS, dequantised
-from neblina.evaluation.likelihood import How, Likelihood, bound_times, likelihood
-from neblina.objectives.stratified import estimated_terms, strata
+from neblina.evaluation.likelihood import How, Likelihood, likelihood
+from neblina.objectives.stratified import bound_times, estimated_terms, strata
 from neblina.objectives.variational import bound_terms
 from neblina.processes.gaussian import Eta, GaussianProcess, Large
 from neblina.processes.grids import make_grid

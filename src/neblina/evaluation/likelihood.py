@@ -20,15 +20,11 @@ from neblina.data.pictures import Pictures
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.evaluation.bits import bound_bits, ode_bits
 from neblina.objectives.likelihood import check_density
-from neblina.objectives.stratified import strata
+from neblina.objectives.stratified import bound_times, strata
 from neblina.processes.gaussian import Eta, Large, Learned, Variance
-from neblina.processes.grids import make_grid
-from neblina.processes.schedules import Schedule
 
 METHODS = ("bound", "ode")
-_STEPS = 1000  # of the bound on a schedule without steps of its own
-_LEVEL = 2 / 255
-_ODE_COST = 200  # evaluations that the ODE takes about as long as, derivative included; for the progress only
+_ODE_COST = 300  # evaluations that the ODE takes about as long as, derivative included; for the progress only
 _VARIANCES: dict[str, Variance] = {"small": Eta(1.0), "large": Large(), "learned": Learned()}
 
 
@@ -155,7 +151,7 @@ def likelihood(
         DivergenceError: the ODE cannot be followed.
         Interrupted: on Ctrl-C before the first batch was done; later, what was done is returned.
     """
-    measuring = check_likelihood(denoiser, numbers, labels, how)
+    measuring = _checked(denoiser, numbers, labels, how)
     if world_size() > 1:
         from accelerate import PartialState  # takes a while
 
@@ -206,7 +202,7 @@ class _Measuring:
         return {method: cost[method] for method in self.how.methods}
 
 
-def check_likelihood(denoiser: NetworkDenoiser, numbers: Sequence[int], labels: Tensor | None, how: How) -> _Measuring:
+def _checked(denoiser: NetworkDenoiser, numbers: Sequence[int], labels: Tensor | None, how: How) -> _Measuring:
     """Refuse what cannot be measured, before anything is.
 
     Raises:
@@ -224,30 +220,6 @@ def check_likelihood(denoiser: NetworkDenoiser, numbers: Sequence[int], labels: 
     times = bound_times(schedule, how.steps)
     edges = strata(schedule, times, len(times) - 2 if how.terms is None else how.terms)
     return _Measuring(denoiser, how, times, edges)
-
-
-def bound_times(schedule: Schedule, steps: int | None) -> Tensor:
-    """The times of the bound, float64 of shape (N + 1,), falling from 1 to 0.
-
-    A discrete schedule's own steps, or fewer of them, evenly. Elsewhere 1, then ratios σ/α even in the logarithm from
-    100 to the ratio that is one level wide, then 0: a model of real numbers does not know that there are levels, and
-    pays for every step below.
-
-    Raises:
-        SettingError: fewer than 3 steps, or more than a discrete schedule has.
-    """
-    count = steps if steps is not None else schedule.steps or _STEPS
-    if count < 3:
-        raise SettingError(f"the variational bound takes at least 3 steps, not {count}")
-    if schedule.steps is not None:
-        return make_grid("uniform", schedule, count)
-    end = torch.ones(1, dtype=torch.float64)
-    noisiest = float(torch.exp(-schedule.log_snr(end) / 2))
-    if noisiest > 100:
-        ratios = torch.logspace(2, math.log10(_LEVEL), count - 1, dtype=torch.float64)
-    else:
-        ratios = torch.logspace(math.log10(noisiest), math.log10(_LEVEL), count, dtype=torch.float64)[1:]
-    return torch.cat([end, schedule.time(-2 * ratios.log()), 0 * end])
 
 
 def _measured(

@@ -1,4 +1,4 @@
-"""The variational bound from some of its terms: unbiased, at a fraction of the evaluations.
+"""The times of the variational bound, and the bound from some of its terms: unbiased, at a fraction of the evaluations.
 
 A sum of M terms L_i in K strata of m_j neighbours each is
 
@@ -13,6 +13,7 @@ Kingma et al. Variational Diffusion Models. NeurIPS 2021, eq. 13 (the sum as an 
 Owen. Monte Carlo Theory, Methods and Examples. 2013, section 8.4 (stratification).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -22,6 +23,7 @@ from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Plan, Query, evaluate
 from neblina.objectives.variational import (
+    LEVELS,
     Term,
     check_variance,
     decoder,
@@ -30,9 +32,36 @@ from neblina.objectives.variational import (
     step_term,
 )
 from neblina.processes.gaussian import GaussianProcess, Normal, Variance
+from neblina.processes.grids import make_grid
 from neblina.processes.schedules import Schedule
 
+_STEPS = 1000  # on a schedule without steps of its own
+_LEVEL = 2 / (LEVELS - 1)
 _WORTH = (-10.0, 15.0)  # the log-SNR outside of which nothing of a picture is decided
+
+
+def bound_times(schedule: Schedule, steps: int | None) -> Tensor:
+    """The times of the bound, float64 of shape (N + 1,), falling from 1 to 0.
+
+    A discrete schedule's own steps, or fewer of them, evenly. Elsewhere 1, then ratios σ/α even in the logarithm from
+    100 to the ratio that is one level wide, then 0: a model of real numbers does not know that there are levels, and
+    pays for every step below.
+
+    Raises:
+        SettingError: fewer than 3 steps, or more than a discrete schedule has.
+    """
+    count = steps if steps is not None else schedule.steps or _STEPS
+    if count < 3:
+        raise SettingError(f"the variational bound takes at least 3 steps, not {count}")
+    if schedule.steps is not None:
+        return make_grid("uniform", schedule, count)
+    end = torch.ones(1, dtype=torch.float64)
+    noisiest = float(torch.exp(-schedule.log_snr(end) / 2))
+    if noisiest > 100:
+        ratios = torch.logspace(2, math.log10(_LEVEL), count - 1, dtype=torch.float64)
+    else:
+        ratios = torch.logspace(math.log10(noisiest), math.log10(_LEVEL), count, dtype=torch.float64)[1:]
+    return torch.cat([end, schedule.time(-2 * ratios.log()), 0 * end])
 
 
 def strata(schedule: Schedule, times: Tensor, terms: int) -> Tensor:
