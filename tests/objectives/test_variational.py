@@ -43,9 +43,6 @@ class Nodes:
     def __call__(self, like: torch.Tensor) -> torch.Tensor:
         return self.second
 
-    def between(self, like: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-        raise AssertionError
-
     def mean(self, values: torch.Tensor) -> float:
         return float(self.weights @ values)
 

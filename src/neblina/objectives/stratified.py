@@ -14,13 +14,12 @@ Owen. Monte Carlo Theory, Methods and Examples. 2013, section 8.4 (stratificatio
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
-from neblina.core.noise import Noise
 from neblina.core.plan import Plan, Query, evaluate
 from neblina.objectives.variational import (
     LEVELS,
@@ -93,7 +92,7 @@ def estimated_terms(
     uniform: Tensor,
     *,
     variances: Sequence[Variance],
-    noise: Noise,
+    noise: Callable[[Tensor], Tensor],
 ) -> Iterator[tuple[Term, ...]]:
     """The prior's term, one a stratum times its size, and the reconstruction: K + 2, one answer each but the first.
 
@@ -105,7 +104,7 @@ def estimated_terms(
         times: float64 of shape (N + 1,), falling from 1 to 0, N >= 2.
         uniform: where in its stratum each sample's term stands, in [0, 1), shape (B, K).
         variances: of the model's reverse steps; the answers serve all of them.
-        noise: one draw a term but the first.
+        noise: gives standard normal noise of a batch's shape, one draw a term but the first.
     Yields:
         The term under each variance. t and s of a step are the ends of its stratum, and its value is an unbiased
         estimate of the sum over the stratum.

@@ -24,7 +24,7 @@ Nichol, Dhariwal. Improved Denoising Diffusion Probabilistic Models. ICML 2021, 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
-from neblina.core.noise import Noise
 from neblina.core.plan import Plan, Query, evaluate
 from neblina.core.posterior import Gaussian, Posterior
 from neblina.core.shapes import expand
@@ -66,7 +65,13 @@ class Term:
 
 
 def bound_terms(
-    process: GaussianProcess, plan: Plan, x0: Tensor, times: Tensor, *, variance: Variance, noise: Noise
+    process: GaussianProcess,
+    plan: Plan,
+    x0: Tensor,
+    times: Tensor,
+    *,
+    variance: Variance,
+    noise: Callable[[Tensor], Tensor],
 ) -> Iterator[Term]:
     """The terms of the bound, from the prior's to the reconstruction's: N + 1 of them, one answer each but the first.
 
@@ -75,7 +80,7 @@ def bound_terms(
         x0: clean data on the 256 levels of [−1, 1], shape (B, *).
         times: float64 of shape (N + 1,), falling from 1 to 0.
         variance: of the model's reverse steps: Eta(1), Large() or Learned().
-        noise: one draw a term but the first.
+        noise: gives standard normal noise of a batch's shape, one draw a term but the first.
     Raises:
         SettingError: times that do not fall from 1 to 0; a variance that makes a point of every step; a learned one
             from a model that learned none.
