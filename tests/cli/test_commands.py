@@ -55,7 +55,7 @@ def test_help_lists_the_commands_without_torch() -> None:
         "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for command in ("demo", "train", "generate", "info"):
+    for command in ("demo", "train", "generate", "evaluate", "info"):
         assert command in out
     assert out.endswith("False\n")
 
@@ -214,3 +214,45 @@ def test_a_classifier_trains_by_its_recipe(tmp_path: Path) -> None:
     assert "training.label_dropout to 0" in refused(
         "train", "digits", *TINY, "--kind", "classifier", "--out", "other", cwd=tmp_path
     )
+
+
+def test_evaluate_says_the_numbers_and_where_they_are(tmp_path: Path) -> None:
+    save_bundle(small_bundle(classes=2, schedule="cosine", parameterisation="v"), tmp_path / "model")
+    for name in ("0", "1"):
+        (tmp_path / "held" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number * 80, 90, 0)).save(tmp_path / "held" / name / f"{number}.png")
+    words = ["evaluate", "model", "--data", "held", "--terms", "2", "--tolerance", "0.1"]
+    done = neblina(*words, "--metrics", "nll", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "6 of 6: the pictures of held",
+        "variational bound",
+        "2 of 999 steps",
+        "ODE",
+        "nll.png",
+        "metrics.json",
+    ):
+        assert said in done.stdout
+    nll = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["nll"]
+    assert f"{nll['ode']['total']['bits']:.4f}" in done.stdout
+    assert "Did you mean nll" in refused(*words, "--metrics", "nlll", cwd=tmp_path)
+    assert "no pictures were held out" in refused("evaluate", "model", cwd=tmp_path)
+    assert "terms 1000 is not 1" in refused("evaluate", "model", "--data", "held", "--terms", "1000", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_evaluating_reports_what_was_done(tmp_path: Path) -> None:
+    save_bundle(small_bundle(schedule="cosine", parameterisation="v"), tmp_path / "model")
+    (tmp_path / "held").mkdir()
+    for number in range(500):
+        Image.new("RGB", (8, 8), (number // 2, 90, 0)).save(tmp_path / "held" / f"{number}.png")
+    words = ["evaluate", "model", "--data", "held", "--method", "bound", "--steps", "100", "--batch", "1"]
+    command = [sys.executable, "-m", "neblina.cli.main", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(20)  # nothing is said before the end: started, and far from done
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    done = int(said.split("stopped after ")[1].split()[0])
+    assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["nll"]["pictures"] == done

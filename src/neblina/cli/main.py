@@ -18,6 +18,7 @@ app.command("neblina.cli.train:train", name="train", help="Train a model from a 
 app.command("neblina.cli.generate:generate", name="generate", help="Make pictures with a trained model.")
 app.command("neblina.cli.samplers:samplers", name="samplers", help="List the samplers, or measure them: --card.")
 app.command("neblina.cli.average:average", name="average", help="Choose the length of a run's weight average.")
+app.command("neblina.cli.evaluate:evaluate", name="evaluate", help="Measure a model on pictures it never saw.")
 app.command("neblina.cli.info:info", name="info", help="Say what is known about a model.")
 
 

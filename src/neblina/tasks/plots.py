@@ -1,4 +1,4 @@
-"""Plots: a loss curve, and rows of pictures with words."""
+"""Plots: a loss curve, rows of pictures with words, and where the bits of a likelihood go."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from neblina.core.atomic import write_file
+from neblina.evaluation.likelihood import Likelihood
 
 
 @dataclass(frozen=True)
@@ -64,4 +65,42 @@ def plot_loss(records: Sequence[dict[str, Any]], place: Path) -> None:
     axes.set_ylabel("loss")
     axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
+    write_file(place, lambda aside: figure.savefig(aside, dpi=120))
+
+
+def plot_likelihood(found: Likelihood, place: Path) -> None:
+    """Where the bits go: both totals as bars, the bound's by its parts, and the bound's steps over time."""
+    from matplotlib.figure import Figure  # takes a while
+
+    bound, ode = found.bound, found.ode
+    figure = Figure(figsize=(10 if bound else 4.5, 4), layout="constrained")
+    figure.suptitle(f"Bits per dimension of {found.pictures:,} pictures", fontsize=11)
+    bars, *over_time = figure.subplots(1, 2 if bound else 1, squeeze=False, width_ratios=[2, 3] if bound else None)[0]
+    totals = {}
+    if bound:
+        totals["bound"] = bound.total
+        bottom = 0.0
+        parts = {"prior": bound.prior, "steps": bound.steps, "reconstruction": bound.reconstruction}
+        for (words, mean), colour in zip(parts.items(), ("#7b2d26", "#f4a259", "#5b8e7d"), strict=True):
+            bars.bar("bound", mean.bits, bottom=bottom, color=colour, label=f"{words} {mean.bits:.3f}")
+            bottom += mean.bits
+        bars.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=3, columnspacing=0.8)
+        (axes,) = over_time
+        each = [one.bits / one.steps for one in bound.strata]
+        axes.step([*(one.t for one in bound.strata), bound.strata[-1].s], [*each, each[-1]], where="post")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("t (0 is data, 1 is noise)")
+        axes.set_ylabel("bits per dimension a step")
+        axes.set_title(f"the bound's {bound.of:,} steps, {bound.variance} variance", fontsize=9)
+        axes.grid(alpha=0.3, which="both")
+    if ode:
+        totals["ODE"] = ode.total
+        bars.bar("ODE", ode.total.bits, color="#2a6f97")
+    for words, total in totals.items():
+        bars.errorbar(words, total.bits, total.error or 0, color="black", capsize=5)
+        shown = {"ha": "center", "va": "bottom", "xytext": (0, 6), "textcoords": "offset points"}
+        bars.annotate(f"{total.bits:.3f}", (words, total.bits), **shown)
+    bars.margins(y=0.15)
+    bars.set_ylabel("bits per dimension")
     write_file(place, lambda aside: figure.savefig(aside, dpi=120))

@@ -137,6 +137,7 @@ def train_classifier(
                 net=net,
                 ema=ema.net,
                 optimizer=optimizer,
+                state={},
                 progress={"recipe": recipe.model_dump(mode="json"), "losses": losses},
                 keep=training.keep,
             )

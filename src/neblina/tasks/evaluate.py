@@ -1,0 +1,93 @@
+"""Measure a model on pictures that it never saw: the numbers, a JSON file of them, and something to look at."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from neblina.core.atomic import write_file
+from neblina.core.errors import SettingError
+from neblina.core.launch import is_main_process, world_size
+from neblina.evaluation.likelihood import How, OnProgress
+from neblina.tasks.held import open_held
+from neblina.tasks.metrics import Result, metrics
+from neblina.tasks.model import Model, load
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was measured.
+
+    Attributes:
+        results: by metric.
+        words: on which pictures.
+        report: the JSON file.
+        pictures: a picture of each metric's numbers.
+        stopped: how far it came if it was stopped, None if it was not.
+    """
+
+    results: dict[str, Result]
+    words: str
+    report: Path
+    pictures: dict[str, Path]
+    stopped: str | None
+
+
+def evaluate(
+    model: Model,
+    names: Sequence[str],
+    out: Path,
+    *,
+    data: str | None = None,
+    count: int | None = None,
+    how: How | None = None,
+    on_progress: OnProgress | None = None,
+) -> Evaluated:
+    """Measure a model by the metrics of these names, and write `metrics.json` and a picture a metric into `out`.
+
+    Args:
+        model: what to measure.
+        names: of metrics.
+        out: a folder.
+        data: a source of pictures; None for those that the model's recipe held out of training.
+        count: pictures at most, chosen at random; None for all.
+        how: how to measure.
+        on_progress: told how many of this process's pictures a metric has done, and of how many.
+    Raises:
+        SettingError: an unknown metric, a setting out of range, or a model that cannot be measured so.
+        DataError: pictures that are not there or do not fit the model.
+        Interrupted: stopped before anything was measured.
+    """
+    how = how or How()
+    if not names:
+        raise SettingError(f"say what to measure: --metrics {' '.join(metrics)}")
+    chosen = {name: metrics[name] for name in names}
+    held = open_held(model, data, count, how.seed)
+    results: dict[str, Result] = {}
+    stopped = None
+    for name, metric in chosen.items():
+        results[name] = metric(model, held, how, on_progress)
+        stopped = results[name].stopped
+        if stopped is not None:
+            break
+    report, pictures = out / "metrics.json", {name: out / f"{name}.png" for name in results}
+    if is_main_process():
+        content = {"pictures": held.words, "seed": how.seed} | {name: one.to_dict() for name, one in results.items()}
+        text = json.dumps(content, indent=2) + "\n"
+        write_file(report, lambda aside: aside.write_text(text))
+        for name, place in pictures.items():
+            results[name].plot(place)
+    return Evaluated(results, held.words, report, pictures, stopped)
+
+
+def load_for_evaluation(folder: str | Path, device: str | None) -> Model:
+    """Open a model where this process computes: under torchrun with GPUs, each on its own.
+
+    Raises:
+        CheckpointError, SettingError: as `neblina.load`.
+    """
+    if world_size() > 1 and device != "cpu":
+        from accelerate import PartialState  # takes a while
+
+        device = str(PartialState().device)
+    return load(folder, device=device)

@@ -1,0 +1,111 @@
+"""Which pictures a model is measured on: what its training did not see, and their labels as the model knows them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from neblina.core.conditions import NULL_LABEL
+from neblina.core.errors import DataError, SettingError, choose
+from neblina.data.order import batch_numbers
+from neblina.data.pictures import Pictures, split
+from neblina.data.sources import open_pictures
+from neblina.tasks.model import Model
+from neblina.training.recipe import Recipe, build_recipe
+
+
+@dataclass(frozen=True)
+class Held:
+    """The pictures to measure on.
+
+    Attributes:
+        pictures: of the model's shape.
+        words: which they are, for people.
+        numbers: which of them are measured, in a random order.
+        labels: of those as the model numbers them, shape (len(numbers),); its null where the pictures have none; None
+            for an unconditional model.
+    """
+
+    pictures: Pictures
+    words: str
+    numbers: list[int]
+    labels: Tensor | None
+
+
+def open_held(model: Model, data: str | None, count: int | None, seed: int) -> Held:
+    """The pictures to measure a model on.
+
+    Args:
+        model: what is measured.
+        data: a source of pictures; None for those that the model's recipe held out of training. Of the recipe's own
+            source, too, only those.
+        count: pictures at most; None for all.
+        seed: which pictures, if not all.
+    Raises:
+        SettingError: a count below 1, or no pictures given where the recipe held none out.
+        DataError: pictures that are not there, of another shape, with a class that the model does not know, or without
+            the labels that it needs.
+    """
+    if count is not None and count < 1:
+        raise SettingError(f"count is at least 1, not {count}")
+    trained = model.bundle.card.get("recipe")
+    recipe = None if trained is None else build_recipe(trained, "the model's recipe")
+    if data is None and (recipe is None or recipe.data.holdout == 0):
+        raise SettingError("no pictures were held out of this model's training: say where to find some with --data")
+    source = data if data is not None or recipe is None else recipe.data.source
+    assert source is not None
+    channels, height, width = model.shape
+    pictures, _ = open_pictures(
+        source, resolution=height if height == width else None, channels=3 if channels == 3 else 1
+    )
+    if pictures.shape != model.shape:
+        ours, theirs = ("x".join(map(str, shape)) for shape in (model.shape, pictures.shape))
+        raise DataError(f"the model makes pictures of {ours}, and those of {source} are {theirs}")
+    words = f"the pictures of {source}"
+    if recipe is not None and _same(source, recipe.data.source):
+        pictures, words = _held_out(pictures, recipe, source)
+    numbers = batch_numbers(seed, len(pictures), 0, min(count or len(pictures), len(pictures)))
+    labels = _labels(model, pictures, numbers)
+    if labels is not None:
+        words += ", without labels" if pictures.labels is None else ", given their labels"
+    return Held(pictures, f"{len(numbers):,} of {len(pictures):,}: {words}", numbers, labels)
+
+
+def _held_out(pictures: Pictures, recipe: Recipe, source: str) -> tuple[Pictures, str]:
+    """What training did not see of its own source; all of it, and said, where it saw everything."""
+    if recipe.data.holdout == 0:
+        return pictures, f"the pictures of {source}, which the model was trained on"
+    _, held = split(pictures, recipe.data.holdout, recipe.training.seed)
+    return held, f"the pictures of {source} held out of training"
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or (Path(one).exists() and Path(other).exists() and Path(one).samefile(other))
+
+
+def _labels(model: Model, pictures: Pictures, numbers: list[int]) -> Tensor | None:
+    """The labels of some pictures as the model numbers its classes.
+
+    Raises:
+        DataError: a class that the model does not know, or no labels for a model that cannot go without.
+    """
+    names = model.bundle.label_names
+    if not names:
+        return None
+    if pictures.labels is None:
+        if model.bundle.null_label is None:
+            raise DataError(
+                "this model is conditioned on labels and never learned to go without: it needs labelled data"
+            )
+        return torch.full((len(numbers),), NULL_LABEL)
+    known = [names.index(_class(name, names)) for name in pictures.label_names]
+    return torch.tensor(known)[pictures.labels[numbers]]
+
+
+def _class(name: str, names: Sequence[str]) -> str:
+    try:
+        return choose("class of this model", name, names)
+    except SettingError as error:
+        raise DataError(f"the pictures do not fit the model: {error}") from error
