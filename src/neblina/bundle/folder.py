@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neblina.bundle.schedulers import Sampling, read_scheduler, write_scheduler
+from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError, choose
 from neblina.core.tensors import save_tensors
@@ -30,6 +30,11 @@ from neblina.version import __version__
 CARD = "neblina.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OURS = {"model_index.json", CARD, "unet", "scheduler"}
+_PIPELINES = {
+    "DDIMScheduler": "DDIMPipeline",
+    "PNDMScheduler": "PNDMPipeline",
+    "ScoreSdeVeScheduler": "ScoreSdeVePipeline",
+}
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
@@ -85,7 +90,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     scheduler = write_scheduler(bundle.schedule, bundle.parameterisation, bundle.sampling)
     index: dict[str, Any] = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
     if scheduler is not None:
-        index["scheduler"] = ["diffusers", "DDPMScheduler"]
+        kind = scheduler["_class_name"]
+        index["_class_name"] = _PIPELINES.get(kind, "DDPMPipeline")
+        index["scheduler"] = ["diffusers", kind]
     card = {
         "format": 1,
         "version": __version__,
@@ -107,7 +114,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read a folder that `save_bundle` or diffusers' DDPMPipeline or DDIMPipeline wrote.
+    """Read a folder that `save_bundle` wrote, or diffusers' DDPMPipeline, DDIMPipeline or another of a `UNet2DModel`.
 
     Raises:
         CheckpointError: a file is missing, cut short, or does not fit the configuration.
@@ -124,9 +131,11 @@ def load_bundle(folder: Path) -> Bundle:
     net.eval()
     if (folder / CARD).exists():
         return _with_card(net, _read_json(folder / CARD), folder / CARD)
-    schedule, parameterisation, sampling = read_scheduler(_read_json(folder / "scheduler" / "scheduler_config.json"))
-    classes = config.num_class_embeds or 0
-    return Bundle(net, schedule, parameterisation, None, tuple(map(str, range(classes))), None, sampling)
+    settings = _read_json(folder / "scheduler" / "scheduler_config.json")
+    read = read_scheduler(settings)
+    labels = tuple(map(str, range(config.num_class_embeds or 0)))
+    sampling = sampling_of(settings, read)
+    return Bundle(net, read.schedule, read.parameterisation, read.clock, labels, None, sampling)
 
 
 def load_weights(net: torch.nn.Module, folder: Path) -> None:

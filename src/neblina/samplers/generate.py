@@ -10,9 +10,10 @@ from neblina.core.errors import SettingError
 from neblina.core.noise import SampleNoise
 from neblina.core.plan import Plan, conditional
 from neblina.denoisers.denoiser import NetworkDenoiser
+from neblina.denoisers.told import on_walk
 from neblina.guidance.affine import classifier_free
 from neblina.guidance.clipping import clip as clipped
-from neblina.processes.grids import make_grid
+from neblina.processes.foreign import ForeignGrid, make_walk
 from neblina.samplers.drive import OnStep, sample
 from neblina.samplers.registry import samplers
 
@@ -25,7 +26,7 @@ def generate(
     labels: Tensor | None,
     sampler: str,
     steps: int,
-    grid: str | None = None,
+    grid: str | ForeignGrid | None = None,
     guidance: float = 1.0,
     unconditional: NetworkDenoiser | None = None,
     clip: float | None = None,
@@ -45,7 +46,7 @@ def generate(
         labels: class of each sample, shape (B,), or None.
         sampler: a registered name.
         steps: how many.
-        grid: a registered name; None for the sampler's default.
+        grid: a registered name, or one of another library; None for the sampler's default.
         guidance: weight of classifier-free guidance, 1 for none.
         unconditional: a separately trained unconditional network for its other branch; None for the null of its own.
         clip: limit of the belief, None for none; after guidance.
@@ -60,7 +61,7 @@ def generate(
     """
     chosen = samplers[sampler]
     schedule = denoiser.process.schedule
-    times = make_grid(grid or chosen.grid, schedule, steps)
+    walk = make_walk(grid or chosen.grid, schedule, steps)
     if guidance != 1 and denoiser.num_classes == 0:
         raise SettingError(
             f"guidance {guidance:g} needs a model with a condition, and this one is unconditional; leave it at 1"
@@ -73,12 +74,14 @@ def generate(
         if unconditional.process != denoiser.process:
             raise SettingError("the unconditional model was trained on another process, so the two cannot be combined")
         unconditional.labels(Condition())
+    denoiser = on_walk(denoiser, walk)
+    unconditional = None if unconditional is None else on_walk(unconditional, walk)
     plan: Plan = classifier_free(denoiser, condition, guidance, unconditional=unconditional)
     if denoiser.num_classes == 0:
         plan = conditional(denoiser, Condition())
     if clip is not None:
         plan = clipped(plan, clip, keep_direction=clip_keeps_direction)
     noise = SampleNoise(seed, indices)
-    x = denoiser.process.prior(noise(torch.empty(len(indices), *shape, device=device)))
-    sampling = chosen(denoiser.process, x, times, noise=noise, **(settings or {}))
+    x = walk.start * noise(torch.empty(len(indices), *shape, device=device))
+    sampling = chosen(denoiser.process, x, walk.times, noise=noise, **(settings or {}))
     return sample(sampling, plan, on_step=on_step, cancelled=cancelled)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from neblina.bundle.folder import Bundle, load_bundle, save_bundle
+from neblina.bundle.schedulers import route
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
 from neblina.processes.gaussian import GaussianProcess
-from neblina.processes.grids import make_grid
+from neblina.processes.foreign import make_walk
 from neblina.samplers import samplers
 from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate
@@ -101,6 +102,8 @@ class Model:
         count = n if n is not None else len(classes or [0])
         if count < 1 or batch < 1 or offset < 0:
             raise SettingError(f"n ({count}) and batch ({batch}) are at least 1, offset ({offset}) at least 0")
+        taken = default.steps if steps is None else steps
+        way, own_settings = route(default, sampler, grid, taken)
         parts = []
         for start in range(0, count, batch):
             numbers = range(start, min(start + batch, count))
@@ -116,15 +119,15 @@ class Model:
                     [offset + number for number in numbers],
                     labels=given,
                     sampler=sampler or default.sampler,
-                    steps=default.steps if steps is None else steps,
-                    grid=grid or (default.grid if sampler in (None, default.sampler) else None),
+                    steps=taken,
+                    grid=way,
                     guidance=default.guidance if guidance is None else guidance,
                     unconditional=None if unconditional is None else unconditional.bundle.denoiser(),
                     clip=default.clip,
                     clip_keeps_direction=default.clip_keeps_direction and sampler in (None, default.sampler),
                     seed=seed,
                     device=self.device,
-                    settings=settings,
+                    settings={**own_settings, **(settings or {})},
                     on_step=on_step,
                     cancelled=cancelled,
                 ).cpu()
@@ -141,9 +144,10 @@ class Model:
         """
         default = self.bundle.sampling
         chosen = samplers[sampler or default.sampler]
-        given = grid or (default.grid if sampler in (None, default.sampler) else None)
-        times = make_grid(given or chosen.grid, self.bundle.schedule, default.steps if steps is None else steps)
-        return chosen.evaluations(GaussianProcess(self.bundle.schedule), times)
+        taken = default.steps if steps is None else steps
+        way, settings = route(default, sampler, grid, taken)
+        walk = make_walk(way or chosen.grid, self.bundle.schedule, taken)
+        return chosen.evaluations(GaussianProcess(self.bundle.schedule), walk.times, **settings)
 
     def describe(self) -> dict[str, Any]:
         """What is known about the model."""

@@ -1,0 +1,75 @@
+"""From a model of this package to the diffusers scheduler that samples it alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from neblina.bundle.schedulers.sampling import Sampling
+from neblina.bundle.schedulers.fields import FIELDS
+from neblina.bundle.schedulers.read import read_scheduler
+from neblina.bundle.schedulers.tables import PREDICTIONS, SCHEDULES
+from neblina.core.errors import NeblinaError
+from neblina.processes.schedules import Schedule
+
+_VARIANCES = {"ddpm_large": "fixed_large", "ddpm_learned": "learned_range"}
+_LINES = {"heun_flow": "FlowMatchHeunDiscreteScheduler"}
+_SPACINGS = {"uniform": "trailing", "trailing": "trailing"}
+
+
+def write_scheduler(schedule: Schedule, parameterisation: str, sampling: Sampling) -> dict[str, Any] | None:
+    """The `scheduler_config.json` of a model; None where diffusers has no counterpart of its process.
+
+    A model that follows a diffusers scheduler keeps it. Otherwise: a DDIMScheduler where it samples as that one does,
+    a DDPMScheduler on every other table, the scheduler of straight lines and of EDM on those.
+    """
+    if sampling.scheduler is not None and _says(sampling.scheduler, schedule, parameterisation, sampling):
+        return dict(sampling.scheduler)
+    if schedule.name == "flow" and parameterisation == "flow":
+        return _whole(_LINES.get(sampling.sampler, "FlowMatchEulerDiscreteScheduler"))
+    if schedule.name == "edm" and parameterisation == "edm":
+        return _whole("EDMEulerScheduler", sigma_max=schedule.config()["sigma_max"])
+    if schedule.name == "ve" and parameterisation == "score":
+        ends = {key: schedule.config()[key] for key in ("sigma_min", "sigma_max")}
+        return _whole("ScoreSdeVeScheduler", **ends)
+    return _table(schedule, parameterisation, sampling)
+
+
+def _table(schedule: Schedule, parameterisation: str, sampling: Sampling) -> dict[str, Any] | None:
+    """A DDIMScheduler or a DDPMScheduler."""
+    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items() if theirs != "original_sample"}
+    settings = schedule.config()
+    name = settings.pop("schedule")
+    schedules = {ours: theirs for theirs, ours in SCHEDULES.items()}
+    if parameterisation not in predictions or settings.pop("max_beta", 0.999) != 0.999:
+        return None
+    if name == "betas":
+        settings["trained_betas"] = list(settings.pop("values"))
+    elif name not in schedules:
+        return None
+    settings["num_train_timesteps"] = settings.pop("steps")
+    settings["rescale_betas_zero_snr"] = settings.pop("zero_snr")
+    common = {
+        **settings,
+        "beta_schedule": schedules.get(name, "linear"),
+        "prediction_type": predictions[parameterisation],
+        "clip_sample": sampling.clip is not None,
+        "clip_sample_range": 1.0 if sampling.clip is None else sampling.clip,
+        "timestep_spacing": _SPACINGS.get(sampling.grid or "", "leading"),
+    }
+    keeps = sampling.clip is None or sampling.clip_keeps_direction
+    if sampling.sampler == "ddim" and keeps and common["beta_schedule"] != "sigmoid":
+        return _whole("DDIMScheduler", **common)
+    return _whole("DDPMScheduler", **common, variance_type=_VARIANCES.get(sampling.sampler, "fixed_small"))
+
+
+def _whole(kind: str, **given: Any) -> dict[str, Any]:
+    """A configuration with every field, so that other defaults elsewhere change nothing."""
+    return {"_class_name": kind, **FIELDS[kind], **given}
+
+
+def _says(config: Mapping[str, Any], schedule: Schedule, parameterisation: str, sampling: Sampling) -> bool:
+    """Whether a configuration still is what the model does: its parts may have been replaced since it was read."""
+    try:
+        read = read_scheduler(config)
+    except NeblinaError:
+        return False
+    return (read.schedule, read.parameterisation, read.sampler) == (schedule, parameterisation, sampling.sampler)
