@@ -45,10 +45,11 @@ def _solver(
     """What DPM-Solver++, DEIS and UniPC have in common."""
     clip = read_clip(values)
     if values.take("use_flow_sigmas"):
-        values.only("prediction_type", "flow_prediction", "on straight lines a network predicts flow")
+        values.only("prediction_type", "flow_prediction", "with use_flow_sigmas it can be 'flow_prediction'")
         lines = solver_on_lines(values, mu)
         return Conversion(Flow(), "flow", sampler, lines, clock="time", clip=clip, settings=settings, short=short)
-    values.idle("flow_shift", "use_dynamic_shifting", "time_shift_type")
+    values.idle("flow_shift", "time_shift_type")
+    values.only("use_dynamic_shifting", False, "it belongs to use_flow_sigmas")
     values.only("shift_terminal", None, "it belongs to use_flow_sigmas")
     schedule, parameterisation = read_table(values)
     ladder, end = read_ladder(values), read_final(values)
@@ -78,8 +79,8 @@ def _solver(
 
 def multistep(values: Values) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Sampler, settings and those of short walks of DPM-Solver++ with one evaluation a step."""
-    # "deis" is another name of dpmsolver++ there, and three solver types are other names of midpoint
-    noisy = values.one_of("algorithm_type", {"dpmsolver++": False, "deis": False, "sde-dpmsolver++": True})
+    noisy = values.one_of("algorithm_type", {"dpmsolver++": False, "sde-dpmsolver++": True})
+    # three solver types are other names of midpoint
     exact = values.one_of("solver_type", {"midpoint": False, "heun": True, "logrho": False, "bh1": False, "bh2": False})
     order, always, short = (values.take(key) for key in ("solver_order", "euler_at_final", "lower_order_final"))
     if order not in (1, 2):
