@@ -1,4 +1,4 @@
-"""A folder with any of diffusers' schedulers samples here as it does there; asked for another sampler, as our own do."""
+"""A folder with any of diffusers' schedulers samples here as there; asked for another sampler, as our own do."""
 
 import importlib
 import json
@@ -9,13 +9,16 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from models import small_bundle
+from models import CONFIG, small_bundle
 from parity.harness import HOLD_RATIO
 from torch import Tensor
 
-from neblina.bundle.folder import CARD, save_bundle
+from neblina.bundle.folder import CARD, Bundle, save_bundle
 from neblina.bundle.schedulers import Sampling
+from neblina.core.errors import CheckpointError
 from neblina.core.noise import SampleNoise
+from neblina.nets.unet import UNet, UNetConfig
+from neblina.processes.schedules import make_schedule
 from neblina.tasks.model import Model, load
 
 V = {"prediction_type": "v_prediction"}
@@ -94,3 +97,21 @@ def test_a_progress_bar_counts_the_evaluations_of_the_model_s_own_walk(tmp_path:
     assert model.evaluations(steps=6) == 11
     model = load(written(tmp_path / "short", "PNDMScheduler", {"skip_prk_steps": True}))
     assert model.evaluations(steps=6) == 7
+
+
+def test_a_learned_variance_is_read_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "theirs"
+    net = UNet(UNetConfig(**{**CONFIG, "out_channels": 6})).eval()
+    save_bundle(Bundle(net, make_schedule("cosine"), "eps", learned_variance=True), place)
+    (place / CARD).unlink()
+    diffusers.DDPMScheduler(**V, variance_type="learned_range").save_pretrained(place / "scheduler")
+    model = load(place)
+    assert model.bundle.learned_variance
+    ours, expected = model.generate(n=2, steps=6, seed=3), theirs(place, "DDPMScheduler", 6, monkeypatch)
+    assert float((ours - expected).abs().max()) <= 1e-4
+    model.save(tmp_path / "again")
+    (tmp_path / "again" / CARD).unlink()
+    assert torch.equal(load(tmp_path / "again").generate(n=2, steps=6, seed=3), ours)
+    diffusers.DDPMScheduler(**V).save_pretrained(place / "scheduler")
+    with pytest.raises(CheckpointError, match="says that the variance of this model is fixed"):
+        load(place)

@@ -51,6 +51,7 @@ class Bundle:
         null_label: the label that means "no class" to the network, None if it never learned one.
         sampling: how it samples when nothing else is asked for.
         card: what else is known: the recipe, the metrics.
+        learned_variance: whether the second half of the network's channels says how wide its reverse steps are.
     """
 
     net: UNet
@@ -61,6 +62,7 @@ class Bundle:
     null_label: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
     card: Mapping[str, Any] = field(default_factory=dict)
+    learned_variance: bool = False
 
     def denoiser(self) -> NetworkDenoiser:
         """The network as a denoiser."""
@@ -71,6 +73,7 @@ class Bundle:
             self.clock,
             len(self.label_names),
             self.null_label,
+            self.learned_variance,
         )
 
 
@@ -87,7 +90,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             f"{folder} holds {sorted(strange)[0]}, which saving a model would delete; it is left alone. "
             "Choose another place."
         )
-    scheduler = write_scheduler(bundle.schedule, bundle.parameterisation, bundle.sampling)
+    scheduler = write_scheduler(bundle.schedule, bundle.parameterisation, bundle.sampling, bundle.learned_variance)
     index: dict[str, Any] = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
     if scheduler is not None:
         kind = scheduler["_class_name"]
@@ -101,6 +104,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "clock": bundle.clock,
         "labels": list(bundle.label_names),
         "null_label": bundle.null_label,
+        "learned_variance": bundle.learned_variance,
         "sampling": asdict(bundle.sampling),
         **bundle.card,
     }
@@ -131,11 +135,19 @@ def load_bundle(folder: Path) -> Bundle:
     net.eval()
     if (folder / CARD).exists():
         return _with_card(net, _read_json(folder / CARD), folder / CARD)
-    settings = _read_json(folder / "scheduler" / "scheduler_config.json")
-    read = read_scheduler(settings)
-    labels = tuple(map(str, range(config.num_class_embeds or 0)))
-    sampling = sampling_of(settings, read)
-    return Bundle(net, read.schedule, read.parameterisation, read.clock, labels, None, sampling)
+    place = folder / "scheduler" / "scheduler_config.json"
+    scheduler = _read_json(place)
+    read = read_scheduler(scheduler)
+    _check_variance(config, read.learned_variance, place)
+    return Bundle(
+        net,
+        read.schedule,
+        read.parameterisation,
+        read.clock,
+        tuple(map(str, range(config.num_class_embeds or 0))),
+        sampling=sampling_of(scheduler, read),
+        learned_variance=read.learned_variance,
+    )
 
 
 def load_weights(net: torch.nn.Module, folder: Path) -> None:
@@ -183,6 +195,8 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
             raise CheckpointError(f"{place} lacks {key}")
     if card["format"] != 1:
         raise CheckpointError(f"{place} is of format {card['format']}; this version reads format 1. Upgrade neblina.")
+    learned = card.get("learned_variance", False)  # folders of before it was learned do not say
+    _check_variance(net.config, learned, place)
     for key in card["sampling"]:
         choose(f"sampling setting in {place}", key, Sampling.__dataclass_fields__)
     schedule = make_schedule(**card["process"])
@@ -195,8 +209,17 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
         tuple(card["labels"]),
         card["null_label"],
         Sampling(**card["sampling"]),
-        {key: value for key, value in card.items() if key not in known},
+        {key: value for key, value in card.items() if key not in (*known, "learned_variance")},
+        learned,
     )
+
+
+def _check_variance(config: UNetConfig, learned: bool, place: Path) -> None:
+    if learned != (config.out_channels == 2 * config.in_channels):
+        raise CheckpointError(
+            f"{place} says that the variance of this model is {'learned' if learned else 'fixed'}, and its network has "
+            f"{config.out_channels} output channels for {config.in_channels} of the pictures"
+        )
 
 
 def _read_json(place: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from neblina.bundle.folder import Bundle, load_bundle, save_bundle
 from neblina.bundle.schedulers import route
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
-from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.foreign import make_walk
+from neblina.processes.gaussian import GaussianProcess
 from neblina.samplers import samplers
 from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate

@@ -6,11 +6,11 @@ One reader for each family of schedulers; what it asks of the `Values` is what h
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.continuous import edm, score
 from neblina.bundle.schedulers.conversion import Conversion
 from neblina.bundle.schedulers.discrete import ddim, ddpm, levels, pndm
 from neblina.bundle.schedulers.lines import lines
+from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.solvers import deis, dpm, unipc
 from neblina.bundle.schedulers.values import Values
 from neblina.core.errors import SettingError

@@ -3,23 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
-from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.fields import FIELDS
 from neblina.bundle.schedulers.read import read_scheduler
+from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.tables import PREDICTIONS, SCHEDULES
 from neblina.core.errors import NeblinaError
 from neblina.processes.schedules import Schedule
 
-_VARIANCES = {"ddpm_large": "fixed_large", "ddpm_learned": "learned_range"}
+_VARIANCES = {"ddpm_large": "fixed_large"}
 _LINES = {"heun_flow": "FlowMatchHeunDiscreteScheduler"}
 _SPACINGS = {"uniform": "trailing", "trailing": "trailing"}
 
 
-def write_scheduler(schedule: Schedule, parameterisation: str, sampling: Sampling) -> dict[str, Any] | None:
+def write_scheduler(
+    schedule: Schedule, parameterisation: str, sampling: Sampling, learned_variance: bool = False
+) -> dict[str, Any] | None:
     """The `scheduler_config.json` of a model; None where diffusers has no counterpart of its process.
 
     A model that follows a diffusers scheduler keeps it. Otherwise: a DDIMScheduler where it samples as that one does,
-    a DDPMScheduler on every other table, the scheduler of straight lines and of EDM on those.
+    a DDPMScheduler on every other table, the scheduler of straight lines and of EDM on those. A model that learned its
+    variance has a DDPMScheduler, which alone can split its network's channels.
     """
     if sampling.scheduler is not None and _says(sampling.scheduler, schedule, parameterisation, sampling):
         return dict(sampling.scheduler)
@@ -30,10 +33,12 @@ def write_scheduler(schedule: Schedule, parameterisation: str, sampling: Samplin
     if schedule.name == "ve" and parameterisation == "score":
         ends = {key: schedule.config()[key] for key in ("sigma_min", "sigma_max")}
         return _whole("ScoreSdeVeScheduler", **ends)
-    return _table(schedule, parameterisation, sampling)
+    return _table(schedule, parameterisation, sampling, learned_variance)
 
 
-def _table(schedule: Schedule, parameterisation: str, sampling: Sampling) -> dict[str, Any] | None:
+def _table(
+    schedule: Schedule, parameterisation: str, sampling: Sampling, learned_variance: bool
+) -> dict[str, Any] | None:
     """A DDIMScheduler or a DDPMScheduler."""
     predictions = {ours: theirs for theirs, ours in PREDICTIONS.items() if theirs != "original_sample"}
     settings = schedule.config()
@@ -56,9 +61,11 @@ def _table(schedule: Schedule, parameterisation: str, sampling: Sampling) -> dic
         "timestep_spacing": _SPACINGS.get(sampling.grid or "", "leading"),
     }
     keeps = sampling.clip is None or sampling.clip_keeps_direction
-    if sampling.sampler == "ddim" and keeps and common["beta_schedule"] != "sigmoid":
+    implicit = sampling.sampler in ("ddim", "euler", "dpmpp_1")
+    if implicit and keeps and not learned_variance and common["beta_schedule"] != "sigmoid":
         return _whole("DDIMScheduler", **common)
-    return _whole("DDPMScheduler", **common, variance_type=_VARIANCES.get(sampling.sampler, "fixed_small"))
+    variance = "learned_range" if learned_variance else _VARIANCES.get(sampling.sampler, "fixed_small")
+    return _whole("DDPMScheduler", **common, variance_type=variance)
 
 
 def _whole(kind: str, **given: Any) -> dict[str, Any]:
