@@ -270,21 +270,32 @@ def test_a_scheduler_is_read_back_as_it_was_written(name: str, sampler: str, zer
 
 
 @pytest.mark.parametrize(
-    ("schedule", "parameterisation", "sampler", "kind"),
+    ("schedule", "parameterisation", "sampler", "clock", "kind"),
     [
-        ("flow", "flow", "euler", "FlowMatchEulerDiscreteScheduler"),
-        ("edm", "edm", "ddim", "EDMEulerScheduler"),
-        ("ve", "score", "ddpm", "ScoreSdeVeScheduler"),
+        ("flow", "flow", "euler", "time", "FlowMatchEulerDiscreteScheduler"),
+        ("flow", "flow", "heun_flow", None, "FlowMatchHeunDiscreteScheduler"),
+        ("edm", "edm", "ddim", None, "EDMEulerScheduler"),
+        ("ve", "score", "ddpm", "sigma", "ScoreSdeVeScheduler"),
     ],
 )
 def test_a_process_without_a_table_is_written_as_the_scheduler_of_its_kind(
-    schedule: str, parameterisation: str, sampler: str, kind: str
+    schedule: str, parameterisation: str, sampler: str, clock: str | None, kind: str
 ) -> None:
-    written = write_scheduler(make_schedule(schedule), parameterisation, Sampling(sampler=sampler))
+    written = write_scheduler(make_schedule(schedule), parameterisation, Sampling(sampler=sampler), clock=clock)
     assert written is not None
     assert written["_class_name"] == kind
     read = read_scheduler(written)
     assert (read.schedule, read.parameterisation) == (make_schedule(schedule), parameterisation)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "parameterisation", "clock"),
+    [("linear", "eps", "c_noise"), ("ve", "score", None), ("vp", "eps", None), ("linear", "score", None)],
+)
+def test_a_model_that_no_scheduler_says_is_written_without_one(
+    schedule: str, parameterisation: str, clock: str | None
+) -> None:
+    assert write_scheduler(make_schedule(schedule), parameterisation, Sampling(), clock=clock) is None
 
 
 def test_old_attention_names_are_read(tmp_path: Path) -> None:

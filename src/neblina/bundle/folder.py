@@ -90,7 +90,13 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             f"{folder} holds {sorted(strange)[0]}, which saving a model would delete; it is left alone. "
             "Choose another place."
         )
-    scheduler = write_scheduler(bundle.schedule, bundle.parameterisation, bundle.sampling, bundle.learned_variance)
+    scheduler = write_scheduler(
+        bundle.schedule,
+        bundle.parameterisation,
+        bundle.sampling,
+        clock=bundle.clock,
+        learned_variance=bundle.learned_variance,
+    )
     index: dict[str, Any] = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
     if scheduler is not None:
         kind = scheduler["_class_name"]
@@ -199,6 +205,9 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
     _check_variance(net.config, learned, place)
     for key in card["sampling"]:
         choose(f"sampling setting in {place}", key, Sampling.__dataclass_fields__)
+    sampling = Sampling(**card["sampling"])
+    if sampling.scheduler is not None:
+        read_scheduler(sampling.scheduler)  # refused now rather than when pictures are asked for
     schedule = make_schedule(**card["process"])
     check_end(card["parameterisation"], card["clock"], schedule)
     return Bundle(
@@ -208,7 +217,7 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
         card["clock"],
         tuple(card["labels"]),
         card["null_label"],
-        Sampling(**card["sampling"]),
+        sampling,
         {key: value for key, value in card.items() if key not in (*known, "learned_variance")},
         learned,
     )

@@ -128,7 +128,7 @@ def test_one_noise_level_is_told_as_one_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_third_order_step_takes_the_whole_second_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """diffusers departs from Lu et al. 2022b, eq. 9, as the authors' release does: its D2 is half of f″ h²."""
+    """diffusers departs from Lu et al. 2022b, as the authors' release does: D2 is half of the polynomial's f″ h²."""
     settings = {"solver_order": 3, "solver_type": "heun"}
     with pytest.raises(CheckpointError, match="solver_order = 3"):
         read_scheduler({"_class_name": "DPMSolverMultistepScheduler", **settings})

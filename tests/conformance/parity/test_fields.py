@@ -53,6 +53,11 @@ def test_a_scheduler_that_cannot_be_read_is_refused_with_the_reason(kind: str) -
         read_scheduler({"_class_name": kind})
 
 
+def test_the_page_names_every_scheduler_that_is_read() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "schedulers.md").read_text()
+    assert [kind for kind in FIELDS if kind not in page] == []
+
+
 # another value of every field
 OTHER: dict[str, tuple[Any, ...]] = {
     "num_train_timesteps": (500,),

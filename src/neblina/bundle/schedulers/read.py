@@ -4,6 +4,7 @@ One reader for each family of schedulers; what it asks of the `Values` is what h
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from neblina.bundle.schedulers.continuous import edm, score
@@ -35,7 +36,7 @@ def read_scheduler(config: Mapping[str, Any], *, mu: float | None = None) -> Con
     conversion = READERS[values.kind](values, mu)
     values.close()
     check_end(conversion.parameterisation, conversion.clock, conversion.schedule)
-    return conversion
+    return replace(conversion, steps=min(conversion.steps, conversion.schedule.steps or conversion.steps))
 
 
 def sampling_of(config: Mapping[str, Any], conversion: Conversion) -> Sampling:

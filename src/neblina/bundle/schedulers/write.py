@@ -1,6 +1,5 @@
 """From a model of this package to the diffusers scheduler that samples it alike."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from neblina.bundle.schedulers.fields import FIELDS
@@ -8,6 +7,7 @@ from neblina.bundle.schedulers.read import read_scheduler
 from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.tables import PREDICTIONS, SCHEDULES
 from neblina.core.errors import NeblinaError
+from neblina.denoisers.parameterisations import default_clock, parameterisations
 from neblina.processes.schedules import Schedule
 
 _VARIANCES = {"ddpm_large": "fixed_large"}
@@ -16,23 +16,50 @@ _SPACINGS = {"uniform": "trailing", "trailing": "trailing"}
 
 
 def write_scheduler(
-    schedule: Schedule, parameterisation: str, sampling: Sampling, learned_variance: bool = False
+    schedule: Schedule,
+    parameterisation: str,
+    sampling: Sampling,
+    *,
+    clock: str | None = None,
+    learned_variance: bool = False,
 ) -> dict[str, Any] | None:
-    """The `scheduler_config.json` of a model; None where diffusers has no counterpart of its process.
+    """The `scheduler_config.json` of a model; None where diffusers has no counterpart of it.
 
     A model that follows a diffusers scheduler keeps it. Otherwise: a DDIMScheduler where it samples as that one does,
-    a DDPMScheduler on every other table, the scheduler of straight lines and of EDM on those. A model that learned its
-    variance has a DDPMScheduler, which alone can split its network's channels.
+    a DDPMScheduler on every other table, the schedulers of straight lines, of EDM and of the VE SDE on those. A model
+    that learned its variance has a DDPMScheduler, which alone can split its network's channels. What is written reads
+    back as the same process, parameterisation and clock, or it is not written.
     """
-    if sampling.scheduler is not None and _says(sampling.scheduler, schedule, parameterisation, sampling):
-        return dict(sampling.scheduler)
-    if schedule.name == "flow" and parameterisation == "flow":
+    own = sampling.scheduler
+    for config in (own, _config(schedule, parameterisation, sampling, learned_variance)):
+        if config is None:
+            continue
+        try:
+            read = read_scheduler(config)
+        except NeblinaError:
+            continue
+        same = (read.schedule, read.parameterisation, read.learned_variance) == (
+            schedule,
+            parameterisation,
+            learned_variance,
+        )
+        row = parameterisations[parameterisation]
+        told = [name or default_clock(row, schedule) for name in (read.clock, clock)]
+        if same and told[0] == told[1] and (config is not own or read.sampler == sampling.sampler):
+            return dict(config)
+    return None
+
+
+def _config(
+    schedule: Schedule, parameterisation: str, sampling: Sampling, learned_variance: bool
+) -> dict[str, Any] | None:
+    settings = schedule.config()
+    if schedule.name == "flow":
         return _whole(_LINES.get(sampling.sampler, "FlowMatchEulerDiscreteScheduler"))
-    if schedule.name == "edm" and parameterisation == "edm":
-        return _whole("EDMEulerScheduler", sigma_max=schedule.config()["sigma_max"])
-    if schedule.name == "ve" and parameterisation == "score":
-        ends = {key: schedule.config()[key] for key in ("sigma_min", "sigma_max")}
-        return _whole("ScoreSdeVeScheduler", **ends)
+    if schedule.name == "edm":
+        return _whole("EDMEulerScheduler", sigma_max=settings["sigma_max"])
+    if schedule.name == "ve":
+        return _whole("ScoreSdeVeScheduler", sigma_min=settings["sigma_min"], sigma_max=settings["sigma_max"])
     return _table(schedule, parameterisation, sampling, learned_variance)
 
 
@@ -71,12 +98,3 @@ def _table(
 def _whole(kind: str, **given: Any) -> dict[str, Any]:
     """A configuration with every field, so that other defaults elsewhere change nothing."""
     return {"_class_name": kind, **FIELDS[kind], **given}
-
-
-def _says(config: Mapping[str, Any], schedule: Schedule, parameterisation: str, sampling: Sampling) -> bool:
-    """Whether a configuration still is what the model does: its parts may have been replaced since it was read."""
-    try:
-        read = read_scheduler(config)
-    except NeblinaError:
-        return False
-    return (read.schedule, read.parameterisation, read.sampler) == (schedule, parameterisation, sampling.sampler)
