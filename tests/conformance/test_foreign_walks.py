@@ -109,3 +109,13 @@ def test_the_network_is_told_the_walks_times_and_by_its_own_clock_elsewhere() ->
 def test_a_walk_that_tells_nothing_leaves_the_denoiser_as_it_is() -> None:
     denoiser = NetworkDenoiser(torch.nn.Identity(), GaussianProcess(LINEAR), "eps")
     assert on_walk(denoiser, Walk(torch.tensor([1.0, 0.0]), 1.0)) is denoiser
+
+
+def test_a_network_beside_it_is_told_the_same_unless_its_clock_is_another() -> None:
+    one = NetworkDenoiser(torch.nn.Identity(), GaussianProcess(LINEAR), "eps")
+    alike, other = (NetworkDenoiser(torch.nn.Identity(), one.process, "eps", clock) for clock in ("index", "c_noise"))
+    walk = make_walk(TableGrid(spacing="linspace", whole=False), LINEAR, 7)
+    told = [on_walk(net, walk, beside=one).read_clock(LINEAR, walk.times[:-1]) for net in (alike, other)]
+    assert walk.told is not None
+    assert torch.equal(told[0], walk.told)
+    assert torch.equal(told[1], clocks["c_noise"](LINEAR, walk.times[:-1]))

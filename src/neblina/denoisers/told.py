@@ -34,8 +34,15 @@ class Told:
         return torch.where(known, self.told[nearest], self.between(schedule, t).to(self.told.dtype))
 
 
-def on_walk(denoiser: NetworkDenoiser, walk: Walk) -> NetworkDenoiser:
-    """The denoiser whose network is told what the walk says."""
-    if walk.told is None:
+def on_walk(denoiser: NetworkDenoiser, walk: Walk, *, beside: NetworkDenoiser | None = None) -> NetworkDenoiser:
+    """The denoiser whose network is told what the walk says.
+
+    Args:
+        denoiser: any.
+        walk: of a sampler.
+        beside: the network that the walk was made for, if it is another one; where their clocks differ, the walk's
+            numbers are not this network's, and it keeps its own.
+    """
+    if walk.told is None or (beside is not None and denoiser.read_clock is not beside.read_clock):
         return denoiser
     return replace(denoiser, clock=Told(walk.times[:-1].flip(0), walk.told.flip(0), denoiser.read_clock))

@@ -74,8 +74,8 @@ def generate(
         if unconditional.process != denoiser.process:
             raise SettingError("the unconditional model was trained on another process, so the two cannot be combined")
         unconditional.labels(Condition())
+    unconditional = None if unconditional is None else on_walk(unconditional, walk, beside=denoiser)
     denoiser = on_walk(denoiser, walk)
-    unconditional = None if unconditional is None else on_walk(unconditional, walk)
     plan: Plan = classifier_free(denoiser, condition, guidance, unconditional=unconditional)
     if denoiser.num_classes == 0:
         plan = conditional(denoiser, Condition())
