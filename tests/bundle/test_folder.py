@@ -13,14 +13,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from neblina.bundle.folder import CARD, Bundle, load_bundle, save_bundle
-from neblina.bundle.schedulers import Sampling, read_scheduler, write_scheduler
+from neblina.bundle.schedulers import Sampling, read_scheduler, route, sampling_of, write_scheduler
 from neblina.core.conditions import Condition
 from neblina.core.errors import CheckpointError, NeblinaError, SettingError, StorageError
 from neblina.core.plan import conditional
 from neblina.denoisers.parameterisations import parameterisations
+from neblina.denoisers.told import on_walk
 from neblina.guidance.clipping import clip
-from neblina.processes.grids import make_grid
-from neblina.processes.schedules import Schedule, schedules
+from neblina.processes.foreign import make_walk
+from neblina.processes.schedules import Schedule, make_schedule
 from neblina.samplers import samplers
 from neblina.samplers.drive import sample
 
@@ -47,14 +48,15 @@ def our_pictures(folder: Path, steps: int, noise: list[Tensor]) -> Tensor:
 
 
 def sampled(bundle: Bundle, steps: int, noise: list[Tensor]) -> Tensor:
-    denoiser, sampling = bundle.denoiser(), bundle.sampling
+    sampling, sampler = bundle.sampling, samplers[bundle.sampling.sampler]
+    grid, settings = route(sampling, None, None, steps)
+    walk = make_walk(grid or sampler.grid, bundle.schedule, steps)
+    denoiser = on_walk(bundle.denoiser(), walk)
     plan = conditional(denoiser, Condition())
     if sampling.clip is not None:
         plan = clip(plan, sampling.clip, keep_direction=sampling.clip_keeps_direction)
-    sampler = samplers[sampling.sampler]
-    grid = make_grid(sampling.grid or sampler.grid, bundle.schedule, steps)
-    x = denoiser.process.prior(noise[0])
-    return sample(sampler(denoiser.process, x, grid, noise=Replayed(noise[1:])), plan)
+    x = walk.start * noise[0]
+    return sample(sampler(denoiser.process, x, walk.times, noise=Replayed(noise[1:]), **settings), plan)
 
 
 def their_pictures(pipeline: Any, steps: int, seed: int, **settings: Any) -> Tensor:
@@ -228,15 +230,13 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"_class_name": "LMSDiscreteScheduler"}, "LMSDiscreteScheduler cannot be read"),
-        ({"trained_betas": [0.1]}, "trained_betas"),
-        ({"thresholding": True}, "thresholding"),
-        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
-        ({"steps_offset": 1}, "steps_offset"),
-        ({"timestep_spacing": "linspace"}, "timestep_spacing"),
-        ({"beta_schedule": "laplace"}, "beta_schedule"),
-        ({"variance_type": "learned_range"}, "variance_type"),
-        ({"_class_name": "DDIMScheduler", "set_alpha_to_one": False}, "set_alpha_to_one"),
+        ({"_class_name": "LCMScheduler"}, "LCMScheduler cannot be read: it samples a distilled network"),
+        ({"_class_name": "NewScheduler"}, "NewScheduler cannot be read; there is: DDPMScheduler, "),
+        ({"trained_betas": [0.1]}, "num_train_timesteps = 1000 is not supported: trained_betas has 1 values"),
+        ({"thresholding": True, "sample_max_value": 2.0}, "sample_max_value = 2.0 is not supported"),
+        ({"rescale_betas_zero_snr": True}, "eps says nothing about the data at t = 1"),
+        ({"timestep_spacing": "linspce"}, "timestep_spacing = 'linspce' is not supported: it can be 'linspace'"),
+        ({"variance_type": "learned"}, "variance_type = 'learned' is not supported"),
         ({"use_karras_sigmas": True}, "use_karras_sigmas"),
     ],
 )
@@ -245,15 +245,57 @@ def test_a_scheduler_field_without_a_meaning_here_is_refused_by_name(config: dic
         read_scheduler(config)
 
 
-@pytest.mark.parametrize("name", ["linear", "scaled-linear", "cosine", "sigmoid"])
-def test_a_scheduler_is_read_back_as_it_was_written(name: str) -> None:
-    schedule = schedules[name]()
-    written = write_scheduler(schedule, "v", Sampling(sampler="ddpm_large", grid="trailing", clip=2.0))
+SETTINGS = {"betas": {"values": (0.01, 0.02, 0.5)}}
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled-linear", "cosine", "sigmoid", "betas"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddpm_large", "ddim"])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_a_scheduler_is_read_back_as_it_was_written(name: str, sampler: str, zero_snr: bool) -> None:
+    if name == "sigmoid" and sampler == "ddim":
+        pytest.skip("diffusers' DDIMScheduler has no sigmoid table: a DDPMScheduler is written")
+    schedule = make_schedule(name, zero_snr=zero_snr, **SETTINGS.get(name, {}))
+    keeps = sampler == "ddim"
+    sampling = Sampling(sampler=sampler, grid="trailing", clip=2.0, clip_keeps_direction=keeps)
+    written = write_scheduler(schedule, "v", sampling)
     assert written is not None
-    read, parameterisation, sampling = read_scheduler(written)
-    assert read == schedule
-    assert parameterisation == "v"
-    assert (sampling.sampler, sampling.grid, sampling.clip) == ("ddpm_large", "trailing", 2.0)
+    read = read_scheduler(written)
+    assert (read.schedule, read.parameterisation, read.sampler) == (schedule, "v", sampler)
+    assert (read.clip, read.clip_keeps_direction) == (2.0, keeps)
+    steps = 3
+    assert torch.allclose(make_walk(read.grid, schedule, steps).times, make_walk("trailing", schedule, steps).times)
+    again = sampling_of(written, read)
+    assert write_scheduler(schedule, "v", again) == written
+    assert read_scheduler(written) == read
+
+
+@pytest.mark.parametrize(
+    ("schedule", "parameterisation", "sampler", "clock", "kind"),
+    [
+        ("flow", "flow", "euler", "time", "FlowMatchEulerDiscreteScheduler"),
+        ("flow", "flow", "heun_flow", None, "FlowMatchHeunDiscreteScheduler"),
+        ("edm", "edm", "ddim", None, "EDMEulerScheduler"),
+        ("ve", "score", "ddpm", "sigma", "ScoreSdeVeScheduler"),
+    ],
+)
+def test_a_process_without_a_table_is_written_as_the_scheduler_of_its_kind(
+    schedule: str, parameterisation: str, sampler: str, clock: str | None, kind: str
+) -> None:
+    written = write_scheduler(make_schedule(schedule), parameterisation, Sampling(sampler=sampler), clock=clock)
+    assert written is not None
+    assert written["_class_name"] == kind
+    read = read_scheduler(written)
+    assert (read.schedule, read.parameterisation) == (make_schedule(schedule), parameterisation)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "parameterisation", "clock"),
+    [("linear", "eps", "c_noise"), ("ve", "score", None), ("vp", "eps", None), ("linear", "score", None)],
+)
+def test_a_model_that_no_scheduler_says_is_written_without_one(
+    schedule: str, parameterisation: str, clock: str | None
+) -> None:
+    assert write_scheduler(make_schedule(schedule), parameterisation, Sampling(), clock=clock) is None
 
 
 def test_old_attention_names_are_read(tmp_path: Path) -> None:

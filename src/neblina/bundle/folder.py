@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neblina.bundle.schedulers import Sampling, read_scheduler, write_scheduler
+from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError, choose
 from neblina.core.tensors import save_tensors
@@ -30,6 +30,11 @@ from neblina.version import __version__
 CARD = "neblina.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OURS = {"model_index.json", CARD, "unet", "scheduler"}
+_PIPELINES = {
+    "DDIMScheduler": "DDIMPipeline",
+    "PNDMScheduler": "PNDMPipeline",
+    "ScoreSdeVeScheduler": "ScoreSdeVePipeline",
+}
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
@@ -85,12 +90,18 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             f"{folder} holds {sorted(strange)[0]}, which saving a model would delete; it is left alone. "
             "Choose another place."
         )
-    scheduler = write_scheduler(bundle.schedule, bundle.parameterisation, bundle.sampling)
-    if scheduler is not None and bundle.learned_variance:
-        scheduler["variance_type"] = "learned_range"
+    scheduler = write_scheduler(
+        bundle.schedule,
+        bundle.parameterisation,
+        bundle.sampling,
+        clock=bundle.clock,
+        learned_variance=bundle.learned_variance,
+    )
     index: dict[str, Any] = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
     if scheduler is not None:
-        index["scheduler"] = ["diffusers", "DDPMScheduler"]
+        kind = scheduler["_class_name"]
+        index["_class_name"] = _PIPELINES.get(kind, "DDPMPipeline")
+        index["scheduler"] = ["diffusers", kind]
     card = {
         "format": 1,
         "version": __version__,
@@ -113,7 +124,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read a folder that `save_bundle` or diffusers' DDPMPipeline or DDIMPipeline wrote.
+    """Read a folder that `save_bundle` wrote, or diffusers' DDPMPipeline, DDIMPipeline or another of a `UNet2DModel`.
 
     Raises:
         CheckpointError: a file is missing, cut short, or does not fit the configuration.
@@ -132,11 +143,17 @@ def load_bundle(folder: Path) -> Bundle:
         return _with_card(net, _read_json(folder / CARD), folder / CARD)
     place = folder / "scheduler" / "scheduler_config.json"
     scheduler = _read_json(place)
-    schedule, parameterisation, sampling = read_scheduler(scheduler)
-    learned = str(scheduler.get("variance_type")).startswith("learned")
-    _check_variance(config, learned, place)
-    names = tuple(map(str, range(config.num_class_embeds or 0)))
-    return Bundle(net, schedule, parameterisation, None, names, None, sampling, learned_variance=learned)
+    read = read_scheduler(scheduler)
+    _check_variance(config, read.learned_variance, place)
+    return Bundle(
+        net,
+        read.schedule,
+        read.parameterisation,
+        read.clock,
+        tuple(map(str, range(config.num_class_embeds or 0))),
+        sampling=sampling_of(scheduler, read),
+        learned_variance=read.learned_variance,
+    )
 
 
 def load_weights(net: torch.nn.Module, folder: Path) -> None:
@@ -188,6 +205,9 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
     _check_variance(net.config, learned, place)
     for key in card["sampling"]:
         choose(f"sampling setting in {place}", key, Sampling.__dataclass_fields__)
+    sampling = Sampling(**card["sampling"])
+    if sampling.scheduler is not None:
+        read_scheduler(sampling.scheduler)  # refused now rather than when pictures are asked for
     schedule = make_schedule(**card["process"])
     check_end(card["parameterisation"], card["clock"], schedule)
     return Bundle(
@@ -197,7 +217,7 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
         card["clock"],
         tuple(card["labels"]),
         card["null_label"],
-        Sampling(**card["sampling"]),
+        sampling,
         {key: value for key, value in card.items() if key not in (*known, "learned_variance")},
         learned,
     )

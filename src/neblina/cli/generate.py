@@ -2,11 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import yaml
 from cyclopts import Parameter
 
 from neblina.cli.progress import bar, console
+from neblina.core.errors import SettingError
 
 
 def generate(
@@ -28,6 +30,12 @@ def generate(
     classifier: Path | None = None,
     classifier_scale: float | None = None,
     eta: float | None = None,
+    tolerance: float | None = None,
+    setting: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    schedule: str | None = None,
+    start: Path | None = None,
+    t_start: float = 1.0,
+    t_end: float = 0.0,
     seed: int = 0,
     offset: int = 0,
     batch: int = 64,
@@ -71,6 +79,18 @@ def generate(
         Its weight; 1 when left out.
     eta
         Noise on the way, for ddim: 0 none, 1 as much as ddpm.
+    tolerance
+        Error that an adaptive sampler keeps to in place of a number of steps: 0.02 is quick, 0.001 accurate.
+    setting
+        Any other setting of the sampler, as name=number; may be given several times.
+    schedule
+        Sample on this noise schedule in place of the one the model was trained on.
+    start
+        A picture, or a folder of them, to start from in place of noise.
+    t_start
+        How much noise it is given: 1 leaves nothing of it, 0.5 its composition.
+    t_end
+        Where to stop, 0 is clean.
     seed
         Any integer; the same seed makes the same pictures.
     offset
@@ -84,17 +104,32 @@ def generate(
     dtype
         Of the network's arithmetic.
     """
-    from neblina.data.pictures import to_uint8
+    from neblina.data.pictures import to_float, to_uint8
     from neblina.data.sheets import save_sheet, to_image
+    from neblina.data.sources import open_pictures
     from neblina.samplers.drive import Step
     from neblina.tasks.classifier import load_classifier
     from neblina.tasks.model import load
 
     opened = load(model, device=device, dtype=dtype)
+    settings = _settings(setting or [], eta=eta, tolerance=tolerance)
+    begin = None
+    if start is not None:
+        pictures, _ = open_pictures(str(start), resolution=opened.shape[1], channels=opened.shape[0])
+        begin = to_float(pictures.read(range(len(pictures))))
+        number = len(begin) if number is None and len(begin) > 1 else number
     with bar("generating") as progress:
         task = progress.task_ids[0]
         count = number if number is not None else len(label or [0])
-        each = opened.evaluations(sampler=sampler, steps=steps, grid=grid)
+        each = opened.evaluations(
+            sampler=sampler,
+            steps=steps,
+            grid=grid,
+            schedule=schedule,
+            t_start=t_start,
+            t_end=t_end,
+            settings=settings,
+        )
         progress.update(task, total=None if each is None else count * each)
 
         def on_step(step: Step) -> None:
@@ -120,7 +155,11 @@ def generate(
                 seed=seed,
                 offset=offset,
                 batch=batch,
-                settings=None if eta is None else {"eta": eta},
+                settings=settings,
+                schedule=schedule,
+                start=begin,
+                t_start=t_start,
+                t_end=t_end,
                 on_step=on_step,
             )
         )
@@ -133,3 +172,19 @@ def generate(
     save_sheet(pictures, sheet, columns=min(len(pictures), len(label) if label and len(label) > 1 else 8))
     speed = len(pictures) / seconds
     console.print(f"generated {len(pictures)} pictures in {seconds:.1f} s ({speed:.1f} images/s)    {sheet}")
+
+
+def _settings(given: list[str], **named: float | None) -> dict[str, Any]:
+    """Settings of the sampler, as name=number and by options of their own.
+
+    Raises:
+        SettingError: something that is not name=number.
+    """
+    settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    for words in given:
+        name, _, value = words.partition("=")
+        number = yaml.safe_load(value) if value else None
+        if not isinstance(number, int | float):
+            raise SettingError(f"--set {words} is not name=number, such as --set churn=20")
+        settings[name.replace("-", "_")] = number
+    return settings

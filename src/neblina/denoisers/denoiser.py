@@ -9,7 +9,7 @@ from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError
 from neblina.core.posterior import Gaussian
 from neblina.core.shapes import expand
-from neblina.denoisers.parameterisations import clocks, default_clock, parameterisations
+from neblina.denoisers.parameterisations import Clock, clocks, default_clock, parameterisations
 from neblina.processes.gaussian import GaussianProcess
 
 
@@ -21,7 +21,8 @@ class NetworkDenoiser:
         net: called as net(x, time, labels) or net(x, time), returns the prediction, shape of x.
         process: the process it was trained on.
         parameterisation: what it predicts, a name in the table.
-        clock: how it is told the time; None for the default of the parameterisation and the schedule.
+        clock: how it is told the time, a name in the table or a function; None for the default of the parameterisation
+            and the schedule.
         num_classes: labels 0 … num_classes − 1 are classes; 0 for an unconditional network.
         null_label: the label that means "no class" to the network; None if it never learned one.
         learned_variance: whether the second half of its channels says where the reverse variance lies, from −1 for
@@ -31,7 +32,7 @@ class NetworkDenoiser:
     net: nn.Module
     process: GaussianProcess
     parameterisation: str
-    clock: str | None = None
+    clock: str | Clock | None = None
     num_classes: int = 0
     null_label: int | None = None
     learned_variance: bool = False
@@ -54,11 +55,10 @@ class NetworkDenoiser:
     def outputs(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
         """The prediction F and, of a network that learned it, the variance fraction: both of shape (B, *)."""
         schedule, row = self.process.schedule, parameterisations[self.parameterisation]
-        read = clocks[self.clock or default_clock(row, schedule)]
         scale = row.scale(schedule.alpha(t), schedule.sigma(t))
         dtype = next((parameter.dtype for parameter in self.net.parameters()), x.dtype)
         scaled = (expand(scale, x) * x).to(dtype)
-        time = read(schedule, t).to(x.device, torch.float32, non_blocking=True)
+        time = self.read_clock(schedule, t).to(x.device, torch.float32, non_blocking=True)
         labels = self.labels(condition)
         prediction: Tensor = (
             self.net(scaled, time) if labels is None else self.net(scaled, time, labels.to(x.device, non_blocking=True))
@@ -67,6 +67,14 @@ class NetworkDenoiser:
             return prediction, None
         prediction, raw = prediction.chunk(2, dim=1)
         return prediction, (raw + 1) / 2
+
+    @property
+    def read_clock(self) -> Clock:
+        """The clock as a function."""
+        if callable(self.clock):
+            return self.clock
+        row = parameterisations[self.parameterisation]
+        return clocks[self.clock or default_clock(row, self.process.schedule)]
 
     def labels(self, condition: Condition) -> Tensor | None:
         """The labels as the network knows them, with its own null.

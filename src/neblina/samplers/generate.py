@@ -1,17 +1,51 @@
 """From a denoiser and names of things to samples: what training previews and users' requests share."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from neblina.core.conditions import Condition
+from neblina.core.errors import SettingError
 from neblina.core.noise import SampleNoise
 from neblina.denoisers.denoiser import NetworkDenoiser
+from neblina.denoisers.told import on_walk
+from neblina.guidance.reschedule import on_schedule
 from neblina.guidance.settings import GuidanceSettings
-from neblina.processes.grids import make_grid
+from neblina.processes.foreign import ForeignGrid, Walk, make_walk
+from neblina.processes.gaussian import GaussianProcess
+from neblina.processes.grids import truncate
+from neblina.processes.schedules import Schedule
 from neblina.samplers.drive import OnStep, sample
 from neblina.samplers.registry import samplers
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The part of the way from noise to data that is walked.
+
+    Attributes:
+        start: clean pictures to start from, noised to t_start, shape (B, *); None starts from noise.
+        t_start: where the walk begins; below 1 it needs pictures.
+        t_end: where it ends; above 0 the samples are as noisy as the process is there.
+    """
+
+    start: Tensor | None = None
+    t_start: float = 1.0
+    t_end: float = 0.0
+
+    def cut(self, walk: Walk) -> Walk:
+        """What of a walk lies in the stretch.
+
+        Raises:
+            SettingError: an interval that is upside down or leaves [0, 1], or that begins below 1 without pictures.
+        """
+        times = truncate(walk.times, self.t_start, self.t_end)
+        if self.t_start < 1 and self.start is None:
+            raise SettingError(f"a walk from t_start {self.t_start:g} begins at pictures: give some to start from")
+        return walk if torch.equal(times, walk.times) else Walk(times, walk.start, None)
 
 
 def generate(
@@ -22,11 +56,13 @@ def generate(
     labels: Tensor | None,
     sampler: str,
     steps: int,
-    grid: str | None = None,
+    grid: str | ForeignGrid | None = None,
+    schedule: Schedule | None = None,
+    stretch: Stretch | None = None,
     guidance: GuidanceSettings | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    settings: dict[str, float] | None = None,
+    settings: dict[str, Any] | None = None,
     on_step: OnStep | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -38,8 +74,10 @@ def generate(
         indices: the number of each sample under the seed, length B.
         labels: class of each sample, shape (B,), or None.
         sampler: a registered name.
-        steps: how many.
-        grid: a registered name; None for the sampler's default.
+        steps: how many from noise to data.
+        grid: a registered name, or one of another library; None for the sampler's default.
+        schedule: to sample on in place of the one that the network was trained on.
+        stretch: where to begin and to end; None from noise to data.
         guidance: what changes the network's belief, clipping included; None for nothing.
         seed: any integer.
         device: where the network is.
@@ -47,13 +85,31 @@ def generate(
         on_step: told after every answer.
         cancelled: asked before every step.
     Raises:
-        SettingError: an unknown name, too many steps, or guidance that does not fit, before the network is asked.
+        SettingError: an unknown name, too many steps, or guidance without a condition.
     """
     chosen = samplers[sampler]
-    schedule = denoiser.process.schedule
-    times = make_grid(grid or chosen.grid, schedule, steps)
-    plan = (guidance or GuidanceSettings()).plan(denoiser, Condition(labels))
+    trained = denoiser.process.schedule
+    process = GaussianProcess(schedule or trained)
+    if chosen.learned_variance and not denoiser.learned_variance:
+        raise SettingError(f"{chosen.name} needs a model that learned its variance; sample with ddpm or ddpm_large")
+    if schedule is not None and grid is not None and not isinstance(grid, str):
+        raise SettingError(
+            "this model's own grid is of the schedule it was trained on; name a grid, or leave schedule out"
+        )
+    part = stretch or Stretch()
+    walk = part.cut(make_walk(grid or chosen.grid, process.schedule, steps))
+    asked = guidance or GuidanceSettings()
+    beside = {
+        name: None if other is None else on_walk(other, walk, beside=denoiser)
+        for name, other in (("unconditional", asked.unconditional), ("weaker", asked.weaker))
+    }
+    plan = replace(asked, **beside).plan(on_walk(denoiser, walk), Condition(labels))  # type: ignore[arg-type]
     noise = SampleNoise(seed, indices)
-    x = denoiser.process.prior(noise(torch.empty(len(indices), *shape, device=device)))
-    sampling = chosen(denoiser.process, x, times, noise=noise, **(settings or {}))
-    return sample(sampling, plan, on_step=on_step, cancelled=cancelled)
+    first = noise(torch.empty(len(indices), *shape, device=device))
+    if part.start is None:
+        x = walk.start * first
+    else:
+        x = process.diffuse(part.start.to(device), first, walk.times[0].expand(len(indices)))
+    walking = chosen(process, x, walk.times, noise=noise, **(settings or {}))
+    plan = on_schedule(plan, trained, process.schedule)
+    return sample(walking, plan, on_step=on_step, cancelled=cancelled)

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from neblina.bundle.folder import Bundle, load_bundle, save_bundle
+from neblina.bundle.schedulers import route
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
 from neblina.guidance.settings import GuidanceSettings
+from neblina.processes.foreign import make_walk
 from neblina.processes.gaussian import GaussianProcess
-from neblina.processes.grids import make_grid
+from neblina.processes.grids import truncate
+from neblina.processes.schedules import make_schedule
 from neblina.samplers import samplers
 from neblina.samplers.drive import OnStep
-from neblina.samplers.generate import generate
+from neblina.samplers.generate import Stretch, generate
 from neblina.tasks.classifier import Classifier
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -70,10 +73,14 @@ class Model:
         autoguidance: "Model | None" = None,
         classifier: Classifier | None = None,
         classifier_scale: float | None = None,
+        schedule: str | None = None,
+        start: Tensor | None = None,
+        t_start: float = 1.0,
+        t_end: float = 0.0,
         seed: int = 0,
         offset: int = 0,
         batch: int = 64,
-        settings: dict[str, float] | None = None,
+        settings: dict[str, Any] | None = None,
         on_step: OnStep | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
@@ -98,6 +105,10 @@ class Model:
             autoguidance: a weaker model of the same pictures and labels, for the other branch of the guidance.
             classifier: of noisy pictures, to be guided by; labels of an unconditional model are its classes.
             classifier_scale: weight of the classifier; None is 1.
+            schedule: sample on this schedule in place of the one the model was trained on.
+            start: pictures in [−1, 1] to start from, shape (n, C, H, W) or one for all; noised to t_start.
+            t_start: where to begin, 1 is noise; below 1 it needs pictures to start from.
+            t_end: where to stop, 0 is clean; above 0 the pictures are as noisy as the process is there.
             seed: any integer.
             offset: number of the first picture under the seed.
             batch: pictures made together; guidance doubles what the network is given at once.
@@ -134,9 +145,12 @@ class Model:
         count = n if n is not None else len(classes or [0])
         if count < 1 or batch < 1 or offset < 0:
             raise SettingError(f"n ({count}) and batch ({batch}) are at least 1, offset ({offset}) at least 0")
+        taken = default.steps if steps is None else steps
+        way, own_settings = route(default, sampler, grid, taken)
+        begin = None if start is None else self._start(start, count)
         parts = []
-        for start in range(0, count, batch):
-            numbers = range(start, min(start + batch, count))
+        for place in range(0, count, batch):
+            numbers = range(place, min(place + batch, count))
             given = (
                 None
                 if classes is None
@@ -149,12 +163,14 @@ class Model:
                     [offset + number for number in numbers],
                     labels=given,
                     sampler=sampler or default.sampler,
-                    steps=default.steps if steps is None else steps,
-                    grid=grid or (default.grid if sampler in (None, default.sampler) else None),
+                    steps=taken,
+                    grid=way,
+                    schedule=None if schedule is None else make_schedule(schedule),
+                    stretch=Stretch(None if begin is None else begin[numbers.start : numbers.stop], t_start, t_end),
                     guidance=guiding,
                     seed=seed,
                     device=self.device,
-                    settings=settings,
+                    settings={**own_settings, **(settings or {})},
                     on_step=on_step,
                     cancelled=cancelled,
                 ).cpu()
@@ -162,18 +178,28 @@ class Model:
         return torch.cat(parts)
 
     def evaluations(
-        self, *, sampler: str | None = None, steps: int | None = None, grid: str | None = None
+        self,
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        grid: str | None = None,
+        schedule: str | None = None,
+        t_start: float = 1.0,
+        t_end: float = 0.0,
+        settings: dict[str, Any] | None = None,
     ) -> int | None:
         """How many answers a picture takes: what a progress bar counts; None for an adaptive sampler.
 
         Raises:
-            SettingError: an unknown sampler or grid, or a number of steps that the grid does not have.
+            SettingError: an unknown name or setting, or a number of steps that the grid does not have.
         """
         default = self.bundle.sampling
         chosen = samplers[sampler or default.sampler]
-        given = grid or (default.grid if sampler in (None, default.sampler) else None)
-        times = make_grid(given or chosen.grid, self.bundle.schedule, default.steps if steps is None else steps)
-        return chosen.evaluations(GaussianProcess(self.bundle.schedule), times)
+        taken = default.steps if steps is None else steps
+        way, own_settings = route(default, sampler, grid, taken)
+        process = GaussianProcess(self.bundle.schedule if schedule is None else make_schedule(schedule))
+        times = truncate(make_walk(way or chosen.grid, process.schedule, taken).times, t_start, t_end)
+        return chosen.evaluations(process, times, **{**own_settings, **(settings or {})})
 
     def describe(self) -> dict[str, Any]:
         """What is known about the model."""

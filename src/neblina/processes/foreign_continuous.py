@@ -1,0 +1,135 @@
+"""diffusers' walks over the continuous schedules: EDM, straight lines, and the variance-exploding SDE.
+
+Karras et al. Elucidating the Design Space of Diffusion-Based Generative Models. NeurIPS 2022, eq. 5.
+Esser et al. Scaling Rectified Flow Transformers for High-Resolution Image Synthesis. ICML 2024, eq. 23 (shift).
+Song et al. Score-Based Generative Modeling through SDEs. ICLR 2021, appendix G.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from neblina.core.errors import SettingError
+from neblina.processes.foreign import Walk, times_at
+from neblina.processes.ladders import LADDERS, karras
+from neblina.processes.schedules import Schedule
+
+Level = TypeVar("Level", float, np.ndarray)
+
+
+@dataclass(frozen=True)
+class EDMGrid:
+    """EDM's levels from sigma_max to sigma_min; x starts at sqrt(σ_max² + 1), as if the data's variance were 1.
+
+    Attributes:
+        sigma_min, sigma_max: first and last level.
+        rho: of the karras ladder; None for equal steps of log σ.
+        ends_at_zero: whether clean data follows; else the last level stands twice.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float | None = 7.0
+    ends_at_zero: bool = True
+
+    def __call__(self, schedule: Schedule, steps: int) -> Walk:
+        """The walk of N steps."""
+        if self.rho is None:
+            levels = LADDERS["exponential"](self.sigma_max, self.sigma_min, steps)
+        else:
+            levels = karras(self.sigma_max, self.sigma_min, steps, rho=self.rho)
+        end = torch.zeros(1, dtype=torch.float64) if self.ends_at_zero else levels[-1:]
+        times = times_at(schedule, torch.cat([levels, end]))
+        return Walk(times, math.sqrt(self.sigma_max**2 + 1), levels.log() / 4)
+
+
+def ends(total: int, steps: int, last: float) -> np.ndarray:
+    """N levels from 1 to `last`."""
+    return np.linspace(1, last, steps)
+
+
+def inner(total: int, steps: int, last: float) -> np.ndarray:
+    """The first N of N + 1 levels from 1 to 1/T."""
+    return np.linspace(1, 1 / total, steps + 1)[:-1].copy()
+
+
+def outer(total: int, steps: int, last: float) -> np.ndarray:
+    """The last N of N + 1 levels from 0 to 1 − 1/T."""
+    return (1 - np.linspace(1, 1 / total, steps + 1))[::-1][:-1].copy()
+
+
+EVEN = {"ends": ends, "inner": inner, "outer": outer}
+
+
+@dataclass(frozen=True)
+class FlowGrid:
+    """Levels σ = t of straight lines, shifted: σ' = s σ / (1 + (s − 1) σ).
+
+    Attributes:
+        shift: s, more than 1 for more steps in the noise.
+        even: how N levels lie before the shift: ends, inner or outer.
+        shifts_last: whether the last of "ends" is 1/T shifted, which the shift of all then shifts again.
+        terminal: where the last level is stretched to, None for nowhere.
+        ladder: karras, exponential or beta between the first and the last level, None for none.
+        total: T; the network is told T σ.
+        whole: whether that is rounded down.
+        below_one: whether a first level of 1 is brought to 1 − 1e-6, so that α > 0.
+        ends_at_zero: whether clean data follows; else the last level stands twice.
+    """
+
+    shift: float = 1.0
+    even: str = "ends"
+    shifts_last: bool = True
+    terminal: float | None = None
+    ladder: str | None = None
+    total: int = 1000
+    whole: bool = False
+    below_one: bool = False
+    ends_at_zero: bool = True
+
+    def __call__(self, schedule: Schedule, steps: int) -> Walk:
+        """The walk of N steps over the flow schedule."""
+        smallest = 1 / self.total
+        last = self._shifted(smallest) if self.shifts_last else smallest
+        levels = torch.from_numpy(self._shifted(EVEN[self.even](self.total, steps, last)))
+        if self.terminal is not None:
+            levels = 1 - (1 - levels) * (1 - self.terminal) / (1 - levels[-1])
+        if self.ladder is not None:
+            levels = LADDERS[self.ladder](float(levels[0]), float(levels[-1]), steps)
+        if self.below_one:
+            levels = levels.clamp(max=1 - 1e-6)
+        end = torch.zeros(1, dtype=torch.float64) if self.ends_at_zero else levels[-1:]
+        told = self.total * levels
+        return Walk(torch.cat([levels, end]).clamp(0, 1), schedule.prior_std, told.trunc() if self.whole else told)
+
+    def _shifted(self, levels: Level) -> Level:
+        return self.shift * levels / (1 + (self.shift - 1) * levels)
+
+
+@dataclass(frozen=True)
+class ScoreGrid:
+    """The levels of the variance-exploding SDE: N of them, equal in log σ, then clean data.
+
+    The network is told a level a little off the one that the step uses: its own t runs from 1 to eps, not to 0.
+
+    Attributes:
+        sigma_min, sigma_max: last and first level.
+        eps: where t ends.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 1348.0
+    eps: float = 1e-5
+
+    def __call__(self, schedule: Schedule, steps: int) -> Walk:
+        """The walk of N steps."""
+        if steps < 2:
+            raise SettingError(f"this walk takes at least 2 steps, not {steps}")
+        levels = LADDERS["exponential"](self.sigma_max, self.sigma_min, steps)
+        own = torch.from_numpy(np.linspace(1, self.eps, steps))
+        told = self.sigma_min * (self.sigma_max / self.sigma_min) ** own
+        times = times_at(schedule, torch.cat([levels, torch.zeros(1, dtype=torch.float64)]))
+        return Walk(times, self.sigma_max, told)
