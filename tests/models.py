@@ -29,18 +29,21 @@ def small_bundle(
     parameterisation: str = "eps",
     null: bool = True,
     sampling: Sampling | None = None,
+    learned_variance: bool = False,
     seed: int = 0,
 ) -> Bundle:
     """A U-Net of random weights as a model."""
     torch.manual_seed(seed)
     rows = classes + null if classes else None
+    channels = {"out_channels": 2 * CONFIG["in_channels"]} if learned_variance else {}
     return Bundle(
-        UNet(UNetConfig(**CONFIG, num_class_embeds=rows)).eval(),
+        UNet(UNetConfig(**{**CONFIG, **channels}, num_class_embeds=rows)).eval(),
         make_schedule(schedule),
         parameterisation,
         label_names=tuple(map(str, range(classes))),
         null_label=classes if classes and null else None,
         sampling=sampling or Sampling(steps=5),
+        learned_variance=learned_variance,
     )
 
 

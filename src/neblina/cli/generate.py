@@ -115,8 +115,8 @@ def generate(
     settings = _settings(setting or [], eta=eta, tolerance=tolerance)
     begin = None
     if start is not None:
-        pictures, _ = open_pictures(str(start), resolution=opened.shape[1], channels=opened.shape[0])
-        begin = to_float(pictures.read(range(len(pictures))))
+        given, _ = open_pictures(str(start), resolution=opened.shape[1], channels=opened.shape[0])
+        begin = to_float(given.read(range(len(given))))
         number = len(begin) if number is None and len(begin) > 1 else number
     with bar("generating") as progress:
         task = progress.task_ids[0]

@@ -25,7 +25,7 @@ class StorageError(NeblinaError, OSError):
 
 
 class DivergenceError(NeblinaError, ArithmeticError):
-    """Training produced a value that is not finite."""
+    """Training or a model produced a value that is not finite."""
 
 
 class Interrupted(NeblinaError):

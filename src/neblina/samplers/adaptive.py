@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neblina.core.errors import SettingError
+from neblina.core.errors import DivergenceError, SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
 from neblina.core.shapes import expand
@@ -84,6 +84,7 @@ def adaptive(process: GaussianProcess, x: Tensor, times: Tensor, *, tolerance: f
         The batch at times[-1], shape (B, *).
     Raises:
         SettingError: a tolerance that is not positive.
+        DivergenceError: the model answered values that are not finite.
     """
     return (yield from _embedded(process, x, times, BOGACKI_SHAMPINE, tolerance))
 
@@ -124,6 +125,8 @@ def _embedded(process: GaussianProcess, x: Tensor, times: Tensor, tableau: Table
         gap = expand(length, moved) * _sum(tableau.error, slopes)
         size = tolerance * (1 + torch.maximum(y[there].abs(), moved.abs()))
         error = (gap / size).flatten(1).square().mean(1).sqrt().double().cpu()
+        if not bool(error.isfinite().all()):
+            raise DivergenceError("the model answered values that are not finite; no step is short enough for those")
         good = (error <= 1) | (length <= 1e-7)
         kept = good.to(x.device)
         y[there[kept]], slope[there[kept]] = moved[kept], slopes[-1][kept]

@@ -281,7 +281,6 @@ def _unless_at_an_end(process: GaussianProcess, t: Tensor, s: Tensor, direction:
 def _transfer(process: GaussianProcess, x: Tensor, t: Tensor, s: Tensor, here: Posterior, direction: Tensor) -> Tensor:
     """DDIM along a given noise (Liu et al. 2022, eq. 11); along the belief's own where nothing is left of the data."""
     alpha, sigma = process.schedule.alpha(t), process.schedule.sigma(t)
-    usable = alpha > 0
-    implied = expand(torch.where(usable, 1 / alpha, 0.0), x) * (x - expand(sigma, x) * direction)
-    belief = torch.where(expand(usable.double(), x).bool(), implied, here.mean)
+    lever = torch.where(sigma < NOISIEST * alpha, sigma / alpha, 0.0)
+    belief = here.mean - expand(lever, x) * (direction - implied_noise(process, x, t, here))
     return process.reverse(x, t, s, Gaussian(belief), variance=Eta(0.0)).mean

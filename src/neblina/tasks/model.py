@@ -216,6 +216,15 @@ class Model:
             **self.bundle.card,
         }
 
+    def _start(self, start: Tensor, count: int) -> Tensor:
+        """Pictures to start from, one for each that is made."""
+        pictures = start if start.ndim == 4 else start[None]
+        if tuple(pictures.shape[1:]) != self.shape or len(pictures) not in (1, count):
+            raise SettingError(
+                f"pictures to start from are {count} or 1 of shape {self.shape}, not of shape {tuple(start.shape)}"
+            )
+        return pictures.float().expand(count, *self.shape)
+
     def _labels(
         self, labels: int | str | Sequence[int | str] | None, classifier: Classifier | None
     ) -> list[int] | None:
