@@ -26,9 +26,9 @@ def restore(
     measurement: Tensor,
     operator: Operator,
     *,
-    method: str = "moment-matching",
+    method: str = "posterior-sampling",
+    strength: float = 150.0,
     noise: float = 0.05,
-    step_size: float = 1.0,
     iterations: int = 4,
     labels: Tensor | None = None,
     sampler: str = "ddpm",
@@ -50,9 +50,9 @@ def restore(
         measurement: y, shape (N, *): what `operator` makes of pictures in [−1, 1]. A mask takes whole pictures and does
             not look at their other pixels.
         operator: A, such as AveragePool(2) or Mask(known).
-        method: moment-matching (Rozet et al. 2024) or posterior-sampling (DPS, Chung et al. 2023).
+        method: posterior-sampling (DPS, Chung et al. 2023) or moment-matching (Rozet et al. 2024).
+        strength: ζ N, how far DPS moves against the residual's gradient over all steps together, however many.
         noise: standard deviation σ_y of the measurement's noise, for moment-matching.
-        step_size: ζ: how far DPS moves each step against the residual's gradient.
         iterations: of conjugate gradients, for moment-matching.
         labels: class of each picture, shape (N,), or None.
         sampler: a registered name; one that draws noise on the way mends early mistakes.
@@ -83,7 +83,7 @@ def restore(
     denoiser = model.bundle.denoiser()
     if labels is None and denoiser.num_classes:
         labels = torch.full((len(y),), -1)
-    follows, numbers = _METHODS[method], {"strength": step_size * steps}
+    follows, numbers = _METHODS[method], {"strength": strength}
     if method == "moment-matching":
         numbers = {"noise": noise, "iterations": iterations}
     schedule = denoiser.process.schedule
