@@ -40,8 +40,8 @@ NOISE = 0.05
 HALF = torch.arange(8).expand(8, 8) < 4
 HOLE = ~((torch.arange(8)[:, None] - 3.5).abs().maximum((torch.arange(8) - 3.5).abs()) < 2)
 METHODS: dict[str, dict[str, Any]] = {
-    "moment-matching, ddpm": {"method": "moment-matching", "steps": 50},
-    "moment-matching, dpmpp_2m": {"method": "moment-matching", "steps": 25, "sampler": "dpmpp_2m"},
+    "moment-matching, ddpm": {"method": "moment-matching", "noise": NOISE, "steps": 50},
+    "moment-matching, dpmpp_2m": {"method": "moment-matching", "noise": NOISE, "steps": 25, "sampler": "dpmpp_2m"},
     "posterior-sampling, ζN = 50": {"steps": 50, "strength": 50.0},
     "posterior-sampling, ζN = 150": {"steps": 50, "strength": 150.0},
     "posterior-sampling, ζN = 250, 250 steps": {"steps": 250, "strength": 250.0},
@@ -129,7 +129,7 @@ def main() -> None:
         seen = y if isinstance(operator, Mask) else y.repeat_interleave(2, 2).repeat_interleave(2, 3)
         rows.append(Row(f"measured: {problem}", to_uint8(seen[shown])))
         for name, settings in METHODS.items():
-            made = restore(model, y, operator, noise=NOISE, batch=given.count, **settings)
+            made = restore(model, y, operator, batch=given.count, **settings)
             psnr = 10 * torch.log10(4 / (made.clamp(-1, 1) - truth).square().mean((1, 2, 3))).mean()
             kept = operator(torch.ones_like(truth)) != 0
             residual = (operator(made) - clean)[kept].square().mean().sqrt()
