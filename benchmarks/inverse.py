@@ -4,8 +4,8 @@
 
 First on Gaussian data, where the exact answer is known: the error of the mean and the spread, in units of the exact
 spread. Then on held-out digits with the unconditional digits model: PSNR against the truth, the residual of the
-measurement (its noise has a standard deviation of 0.05), and the share that an independent reader, fitted on real training
-digits, reads as the digit it was.
+measurement (its noise has a standard deviation of 0.05), and the share that an independent reader, fitted on real
+training digits, reads as the digit it was.
 """
 
 import argparse
