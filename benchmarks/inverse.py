@@ -4,12 +4,11 @@
 
 First on Gaussian data, where the exact answer is known: the error of the mean and the spread, in units of the exact
 spread. Then on held-out digits with the unconditional digits model: PSNR against the truth, the residual of the
-measurement (its noise has a standard deviation of 0.05), and the share read as the digit it was, by a reader that
-fits 98 % of real held-out ones.
+measurement (its noise has a standard deviation of 0.05), and the share that an independent reader, fitted on real
+training digits, reads as the digit it was.
 """
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +40,11 @@ NOISE = 0.05
 HALF = torch.arange(8).expand(8, 8) < 4
 HOLE = ~((torch.arange(8)[:, None] - 3.5).abs().maximum((torch.arange(8) - 3.5).abs()) < 2)
 METHODS: dict[str, dict[str, Any]] = {
-    "moment-matching, ddpm": {"method": "moment-matching", "steps": 50},
-    "moment-matching, dpmpp_2m": {"method": "moment-matching", "steps": 25, "sampler": "dpmpp_2m"},
-    "posterior-sampling, ζ = 1": {"method": "posterior-sampling", "steps": 50, "step_size": 1.0},
-    "posterior-sampling, ζ = 3": {"method": "posterior-sampling", "steps": 50, "step_size": 3.0},
-    "posterior-sampling, ζ = 1, slow": {"method": "posterior-sampling", "steps": 250, "step_size": 1.0},
+    "moment-matching, ddpm": {"method": "moment-matching", "noise": NOISE, "steps": 50},
+    "moment-matching, dpmpp_2m": {"method": "moment-matching", "noise": NOISE, "steps": 25, "sampler": "dpmpp_2m"},
+    "posterior-sampling, ζN = 50": {"steps": 50, "strength": 50.0},
+    "posterior-sampling, ζN = 150": {"steps": 50, "strength": 150.0},
+    "posterior-sampling, ζN = 250, 250 steps": {"steps": 250, "strength": 250.0},
 }
 
 
@@ -86,9 +85,9 @@ def gaussian_table(count: int = 1000, steps: int = 250) -> None:
         return sample(samplers["ddpm"](prior.process, x, times, noise=noise), plan).flatten(1)
 
     plans = {"moment-matching": moment_matched(plain, operator, many, schedule, noise=0.1)}
-    for zeta in (0.1, 0.3, 1.0, 3.0):
-        plans[f"posterior-sampling, ζ = {zeta:g}"] = posterior_sampled(
-            plain, operator, many, schedule, strength=zeta * steps
+    for strength in (25.0, 75.0, 250.0, 750.0):
+        plans[f"posterior-sampling, ζN = {strength:g}"] = posterior_sampled(
+            plain, operator, many, schedule, strength=strength
         )
     print(f"Gaussian pictures, {count} samples, {steps} ddpm steps\n")
     print("| method | error of the mean / exact std | std / exact std |\n| --- | ---: | ---: |")
@@ -122,10 +121,7 @@ def main() -> None:
     shown = slice(0, 10)
     rows = [Row("the truth", to_uint8(truth[shown]))]
     print(f"{given.count} held-out digits\n")
-    print(
-        "| measured | method | PSNR (dB) | residual | read as the truth | s per picture |\n"
-        "| --- | --- | ---: | ---: | ---: | ---: |"
-    )
+    print("| measured | method | PSNR (dB) | residual | read as the truth |\n| --- | --- | ---: | ---: | ---: |")
     for problem, operator in problems.items():
         clean = operator(truth)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -133,15 +129,13 @@ def main() -> None:
         seen = y if isinstance(operator, Mask) else y.repeat_interleave(2, 2).repeat_interleave(2, 3)
         rows.append(Row(f"measured: {problem}", to_uint8(seen[shown])))
         for name, settings in METHODS.items():
-            began = time.perf_counter()
-            made = restore(model, y, operator, noise=NOISE, batch=given.count, **settings)
-            seconds = (time.perf_counter() - began) / given.count
+            made = restore(model, y, operator, batch=given.count, **settings)
             psnr = 10 * torch.log10(4 / (made.clamp(-1, 1) - truth).square().mean((1, 2, 3))).mean()
             kept = operator(torch.ones_like(truth)) != 0
             residual = (operator(made) - clean)[kept].square().mean().sqrt()
             agreement = reader.agreement(to_uint8(made), labels)
-            print(f"| {problem} | {name} | {psnr:.1f} | {residual:.3f} | {agreement:.0%} | {seconds:.2f} |", flush=True)
-            if name in ("moment-matching, ddpm", "posterior-sampling, ζ = 1"):
+            print(f"| {problem} | {name} | {psnr:.1f} | {residual:.3f} | {agreement:.0%} |", flush=True)
+            if name in ("moment-matching, ddpm", "posterior-sampling, ζN = 150"):
                 rows.append(Row(name, to_uint8(made[shown])))
     plot_rows(rows, given.picture, title="Restored by a model of digits that never saw a measurement")
 

@@ -36,7 +36,7 @@ def test_a_restored_picture_belongs_to_its_measurement_whatever_the_batch(method
 
 def test_the_pixels_outside_a_mask_are_not_looked_at() -> None:
     model, operator = model_of(), Mask(HALF)
-    blanked = torch.where(HALF, PICTURES, 0.0)
+    blanked = torch.where(HALF, PICTURES, torch.nan)
     one, other = (restore(model, y, operator, steps=3) for y in (PICTURES, blanked))
     assert torch.equal(one, other)
 
@@ -58,10 +58,12 @@ def test_a_model_with_labels_restores_with_and_without_them() -> None:
         ({"measurement": torch.zeros(0, 3, 4, 4)}, "N at least 1"),
         ({"measurement": torch.full((1, 3, 4, 4), torch.nan)}, "not finite"),
         ({"method": "posterior-samplin"}, "Did you mean posterior-sampling"),
-        ({"noise": 0.0}, "little noise"),
-        ({"iterations": 0}, "at least 1 iteration"),
-        ({"method": "posterior-sampling", "step_size": -1.0}, "at least 0"),
+        ({"method": "moment-matching", "noise": 0.0}, "little noise"),
+        ({"method": "moment-matching", "iterations": 0}, "at least 1 iteration"),
+        ({"strength": -1.0}, "at least 0"),
+        ({"noise": 0.1}, "'noise' is not a setting of posterior-sampling"),
         ({"sampler": "ddmp"}, "Did you mean ddpm"),
+        ({"labels": torch.zeros(2)}, "3 measurements and labels of shape"),
         ({"batch": 0}, "at least 1"),
     ],
 )

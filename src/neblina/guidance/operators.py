@@ -7,6 +7,7 @@ those by Aᵀ are vector-Jacobian products.
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -60,7 +61,7 @@ class Mask:
     known: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x * self.known.to(x.device, x.dtype)
+        return torch.where(self.known.to(x.device, torch.bool), x, 0.0)
 
     def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if tuple(self.known.shape) not in (shape, shape[1:]):

@@ -15,9 +15,10 @@ from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate
 from neblina.tasks.model import Model
 
-_METHODS: dict[str, Callable[..., Plan]] = {
-    "moment-matching": moment_matched,
-    "posterior-sampling": posterior_sampled,
+# each with its settings when nothing else is asked for
+_METHODS: dict[str, tuple[Callable[..., Plan], dict[str, float]]] = {
+    "moment-matching": (moment_matched, {"noise": 0.05, "iterations": 4}),
+    "posterior-sampling": (posterior_sampled, {"strength": 150.0}),
 }
 
 
@@ -26,10 +27,10 @@ def restore(
     measurement: Tensor,
     operator: Operator,
     *,
-    method: str = "moment-matching",
-    noise: float = 0.05,
-    step_size: float = 1.0,
-    iterations: int = 4,
+    method: str = "posterior-sampling",
+    strength: float | None = None,
+    noise: float | None = None,
+    iterations: int | None = None,
     labels: Tensor | None = None,
     sampler: str = "ddpm",
     steps: int = 100,
@@ -50,10 +51,11 @@ def restore(
         measurement: y, shape (N, *): what `operator` makes of pictures in [−1, 1]. A mask takes whole pictures and does
             not look at their other pixels.
         operator: A, such as AveragePool(2) or Mask(known).
-        method: moment-matching (Rozet et al. 2024) or posterior-sampling (DPS, Chung et al. 2023).
-        noise: standard deviation σ_y of the measurement's noise, for moment-matching.
-        step_size: ζ: how far DPS moves each step against the residual's gradient.
-        iterations: of conjugate gradients, for moment-matching.
+        method: posterior-sampling (DPS, Chung et al. 2023) or moment-matching (Rozet et al. 2024).
+        strength: ζ N, how far DPS moves against the residual's gradient over all steps together, however many;
+            None is 150.
+        noise: standard deviation σ_y of the measurement's noise, for moment-matching; None is 0.05.
+        iterations: of conjugate gradients, for moment-matching; None is 4.
         labels: class of each picture, shape (N,), or None.
         sampler: a registered name; one that draws noise on the way mends early mistakes.
         steps: sampling steps.
@@ -67,7 +69,10 @@ def restore(
         SettingError: a measurement that the operator cannot have made of this model's pictures, an unknown name, or a
             number out of range.
     """
-    choose("way to follow a measurement", method, _METHODS)
+    follows, numbers = _METHODS[choose("way to follow a measurement", method, _METHODS)]
+    for name, value in {"strength": strength, "noise": noise, "iterations": iterations}.items():
+        if value is not None:
+            numbers = {**numbers, choose(f"setting of {method}", name, numbers): value}
     wanted = operator.measured(model.shape)
     if measurement.ndim != len(wanted) + 1 or tuple(measurement.shape[1:]) != wanted or len(measurement) == 0:
         raise SettingError(
@@ -76,6 +81,8 @@ def restore(
         )
     if batch < 1 or offset < 0:
         raise SettingError(f"batch ({batch}) is at least 1, offset ({offset}) at least 0")
+    if labels is not None and labels.shape != (len(measurement),):
+        raise SettingError(f"there are {len(measurement)} measurements and labels of shape {tuple(labels.shape)}")
     y = measurement.float()
     y = operator(y) if isinstance(operator, Mask) else y
     if not bool(y.isfinite().all()):
@@ -83,9 +90,6 @@ def restore(
     denoiser = model.bundle.denoiser()
     if labels is None and denoiser.num_classes:
         labels = torch.full((len(y),), -1)
-    follows, numbers = _METHODS[method], {"strength": step_size * steps}
-    if method == "moment-matching":
-        numbers = {"noise": noise, "iterations": iterations}
     schedule = denoiser.process.schedule
     parts = []
     for start in range(0, len(y), batch):
