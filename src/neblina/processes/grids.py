@@ -46,6 +46,8 @@ def make_grid(name: str, schedule: Schedule, steps: int) -> Tensor:
 def truncate(times: Tensor, start: float, end: float) -> Tensor:
     """The part of a grid, shape (N + 1,), from time `start` to time `end`: both of them, and what lies between.
 
+    1 is where the grid begins and 0 where it ends, which for a foreign one is not always clean data.
+
     Raises:
         SettingError: an interval that is upside down or leaves [0, 1].
     """
@@ -53,9 +55,11 @@ def truncate(times: Tensor, start: float, end: float) -> Tensor:
         raise SettingError(
             f"sampling goes from t_start down to t_end, 0 <= t_end < t_start <= 1, not {start:g} to {end:g}"
         )
-    ends = torch.tensor([start, end], dtype=torch.float64)
-    begin = ends[:1] if start < 1 else times[:1]
-    return torch.cat([begin, times[(times < begin) & (times > ends[1])], ends[1:]])
+    begin = times[:1] if start == 1 else torch.tensor([start], dtype=torch.float64)
+    close = times[-1:] if end == 0 else torch.tensor([end], dtype=torch.float64)
+    between = times[1:-1]
+    inside = (between < begin) & ((between > close) if end else (between >= close))
+    return torch.cat([begin, between[inside], close])
 
 
 @register("uniform")
