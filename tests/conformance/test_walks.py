@@ -105,6 +105,8 @@ def test_a_truncated_grid_keeps_what_lies_between() -> None:
     times = make_grid("uniform", VPROCESS.schedule, 10)
     assert torch.allclose(truncate(times, 0.55, 0.2), torch.tensor([0.55, 0.5, 0.4, 0.3, 0.2], dtype=torch.float64))
     assert torch.equal(truncate(times, 1.0, 0.0), times)
+    short = torch.tensor([0.9, 0.5, 0.001, 0.001], dtype=torch.float64)  # a foreign walk, which stops above clean data
+    assert torch.equal(truncate(short, 1.0, 0.0), short)
     for start, end in ((0.2, 0.5), (1.2, 0.0), (0.5, -0.1), (0.4, 0.4)):
         with pytest.raises(SettingError, match="t_start"):
             truncate(times, start, end)

@@ -14,10 +14,11 @@ from parity.harness import HOLD_RATIO
 from torch import Tensor
 
 from neblina.bundle.folder import CARD, Bundle, save_bundle
-from neblina.bundle.schedulers import Sampling
+from neblina.bundle.schedulers import Sampling, read_scheduler
 from neblina.core.errors import CheckpointError
 from neblina.core.noise import SampleNoise
 from neblina.nets.unet import UNet, UNetConfig
+from neblina.processes.foreign import make_walk
 from neblina.processes.schedules import make_schedule
 from neblina.tasks.model import Model, load
 
@@ -115,3 +116,13 @@ def test_a_learned_variance_is_read_and_written(tmp_path: Path, monkeypatch: pyt
     diffusers.DDPMScheduler(**V).save_pretrained(place / "scheduler")
     with pytest.raises(CheckpointError, match="says that the variance of this model is fixed"):
         load(place)
+
+
+def test_a_part_of_the_way_is_told_as_the_whole_of_it(tmp_path: Path) -> None:
+    """Stopped at the walk's third time, the pictures are those that the whole way passes there."""
+    model = load(written(tmp_path / "model", "EulerDiscreteScheduler", V))
+    walk = make_walk(read_scheduler(model.bundle.sampling.scheduler or {}).grid, model.bundle.schedule, 6)
+    passed: list[Tensor] = []
+    model.generate(n=2, steps=6, seed=3, on_step=lambda step: passed.append(step.query.x))
+    stopped = model.generate(n=2, steps=6, seed=3, t_end=float(walk.times[3]))
+    assert torch.allclose(stopped, passed[3], atol=1e-6)

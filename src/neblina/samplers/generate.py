@@ -45,7 +45,7 @@ class Stretch:
         times = truncate(walk.times, self.t_start, self.t_end)
         if self.t_start < 1 and self.start is None:
             raise SettingError(f"a walk from t_start {self.t_start:g} begins at pictures: give some to start from")
-        return walk if torch.equal(times, walk.times) else Walk(times, walk.start, None)
+        return Walk(times, walk.start)
 
 
 def generate(
@@ -97,13 +97,14 @@ def generate(
             "this model's own grid is of the schedule it was trained on; name a grid, or leave schedule out"
         )
     part = stretch or Stretch()
-    walk = part.cut(make_walk(grid or chosen.grid, process.schedule, steps))
+    whole = make_walk(grid or chosen.grid, process.schedule, steps)
+    walk = part.cut(whole)
     asked = guidance or GuidanceSettings()
     beside = {
-        name: None if other is None else on_walk(other, walk, beside=denoiser)
+        name: None if other is None else on_walk(other, whole, beside=denoiser)
         for name, other in (("unconditional", asked.unconditional), ("weaker", asked.weaker))
     }
-    plan = replace(asked, **beside).plan(on_walk(denoiser, walk), Condition(labels))  # type: ignore[arg-type]
+    plan = replace(asked, **beside).plan(on_walk(denoiser, whole), Condition(labels))  # type: ignore[arg-type]
     noise = SampleNoise(seed, indices)
     first = noise(torch.empty(len(indices), *shape, device=device))
     if part.start is None:
