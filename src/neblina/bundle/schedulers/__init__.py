@@ -2,7 +2,6 @@
 
 Every field either has a meaning here or is refused by name; none is dropped in silence. May import what is below
 `bundle`.
-
 """
 
 from neblina.bundle.schedulers.conversion import Conversion

@@ -9,6 +9,7 @@ from neblina.processes.foreign_continuous import EDMGrid, ScoreGrid
 
 
 def edm(values: Values, mu: float | None) -> Conversion:
+    """EDMEulerScheduler and EDMDPMSolverMultistepScheduler."""
     values.only("prediction_type", "epsilon", "an EDM network's output is added (c_out > 0)")
     values.only("sigma_data", 0.5, "the parameterisation assumes pictures of standard deviation 0.5")
     values.take("num_train_timesteps")  # of the levels before a walk is chosen, which no walk uses
@@ -21,6 +22,7 @@ def edm(values: Values, mu: float | None) -> Conversion:
 
 
 def score(values: Values, mu: float | None) -> Conversion:
+    """ScoreSdeVeScheduler: the predictor-corrector of the VE SDE."""
     low, high = values.take("sigma_min"), values.take("sigma_max")
     return Conversion(
         VE(low, high),

@@ -17,6 +17,7 @@ from neblina.processes.foreign_tables import TableGrid
 
 
 def ddpm(values: Values, mu: float | None) -> Conversion:
+    """DDPMScheduler and its parallel twin: the variance type is the sampler."""
     samplers = {"fixed_small": "ddpm", "fixed_small_log": "ddpm", "fixed_large": "ddpm_large"}
     variance = values.one_of("variance_type", {**samplers, "learned_range": "ddpm_learned"})
     names = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
@@ -33,6 +34,7 @@ def ddpm(values: Values, mu: float | None) -> Conversion:
 
 
 def ddim(values: Values, mu: float | None) -> Conversion:
+    """DDIMScheduler and its parallel twin: steps keep the direction of the raw ε where the belief is clipped."""
     schedule, parameterisation = read_table(values)
     clip = read_clip(values)
     grid = TableGrid(spacing=read_spacing(values), offset=read_offset(values), end=read_alpha_end(values))
@@ -40,6 +42,7 @@ def ddim(values: Values, mu: float | None) -> Conversion:
 
 
 def pndm(values: Values, mu: float | None) -> Conversion:
+    """PNDMScheduler: with or without its Runge-Kutta start."""
     schedule, parameterisation = read_table(values, predictions=("epsilon", "v_prediction"))
     grid = TableGrid(spacing=read_spacing(values), offset=read_offset(values), end=read_alpha_end(values))
     return Conversion(schedule, parameterisation, "plms" if values.take("skip_prk_steps") else "pndm", grid)

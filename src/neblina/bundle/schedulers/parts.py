@@ -5,6 +5,7 @@ from neblina.processes.foreign_tables import SPACINGS
 
 
 def read_spacing(values: Values) -> str:
+    """timestep_spacing."""
     spacing: str = values.one_of("timestep_spacing", {name: name for name in SPACINGS})
     return spacing
 
@@ -16,6 +17,7 @@ def read_offset(values: Values) -> int:
 
 
 def read_alpha_end(values: Values) -> str:
+    """set_alpha_to_one: clean data, or the first level of the table."""
     return "zero" if values.take("set_alpha_to_one") else "first"
 
 

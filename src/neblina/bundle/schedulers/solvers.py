@@ -14,6 +14,7 @@ from neblina.processes.foreign_tables import TableGrid
 
 
 def dpm(values: Values, mu: float | None) -> Conversion:
+    """DPMSolverMultistepScheduler: DPM-Solver++ and its SDE."""
     sampler, settings, short = multistep(values)
     values.only("variance_type", None, "it drops a learned variance; read the model with a DDPMScheduler")
     values.only("use_lu_lambdas", False, "its levels are those of use_exponential_sigmas")
@@ -21,6 +22,7 @@ def dpm(values: Values, mu: float | None) -> Conversion:
 
 
 def deis(values: Values, mu: float | None) -> Conversion:
+    """DEISMultistepScheduler."""
     # one algorithm under three names
     values.one_of("algorithm_type", dict.fromkeys(("deis", "dpmsolver", "dpmsolver++")))
     values.one_of("solver_type", dict.fromkeys(("logrho", "midpoint", "heun", "bh1", "bh2")))
@@ -30,6 +32,7 @@ def deis(values: Values, mu: float | None) -> Conversion:
 
 
 def unipc(values: Values, mu: float | None) -> Conversion:
+    """UniPCMultistepScheduler: the solver of the belief with B_2(h)."""
     values.only("predict_x0", True, "only the solver of the belief is here")
     values.only("disable_corrector", [], "every step is corrected")
     values.only("solver_p", None, "the predictor is UniPC's own")
