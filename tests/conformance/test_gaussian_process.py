@@ -244,7 +244,7 @@ def test_drift_and_diffusion_are_those_of_the_marginals(schedule: Schedule) -> N
 
 def test_simulating_the_forward_equation_gives_the_closed_form_marginals(schedule: Schedule) -> None:
     """Euler-Maruyama from clean data, up to a time at which every coefficient is still finite."""
-    end, steps, count = 0.6, 1500, 20000
+    end, steps, count = 0.6, 600, 10000
     times = torch.linspace(0, end**0.5, steps + 1, dtype=torch.float64) ** 2
     generator = torch.Generator().manual_seed(0)
     x = torch.full((count,), 1.5, dtype=torch.float64)

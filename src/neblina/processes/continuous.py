@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
-from neblina.processes.schedules import Schedule, VariancePreserving, register
+from neblina.processes.schedules import Schedule, VariancePreserving, register, remembered
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class _LinearRate:
 class VP(_LinearRate, VariancePreserving):
     """The variance-preserving SDE."""
 
+    @remembered
     def log_snr(self, t: Tensor) -> Tensor:
         return -self.total(t) - torch.log(-torch.expm1(-self.total(t)))
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
-from neblina.processes.schedules import VariancePreserving, register
+from neblina.processes.schedules import VariancePreserving, register, remembered
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Table(VariancePreserving):
             log_alpha_bar = 2 * ((root - root[-1]) * root[0] / (root[0] - root[-1])).log()
         return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
 
+    @remembered
     def log_snr(self, t: Tensor) -> Tensor:
         place, left = self._place(t)
         inside = torch.lerp(self.table[left], self._next[left], place - left)
