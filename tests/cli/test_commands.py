@@ -256,3 +256,33 @@ def test_ctrl_c_while_evaluating_reports_what_was_done(tmp_path: Path) -> None:
     assert process.returncode == 130
     done = int(said.split("stopped after ")[1].split()[0])
     assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["nll"]["pictures"] == done
+
+
+def test_samplers_are_listed_and_measured() -> None:
+    listed = neblina("samplers").stdout
+    assert "dpmpp_2m" in listed
+    assert "euler_ancestral" in listed
+    card = json.loads(neblina("samplers", "ddim", "heun", "--json").stdout)
+    assert [row["name"] for row in card] == ["ddim", "heun"]
+    assert card[1]["order_claimed"] == 2
+    assert abs(card[1]["order_measured"] - 2) < 0.1
+    assert card[0]["std_error"]["N(0, 0.3²)"]["20"] < 0.1
+    assert "N(0, 0.3²)" in neblina("samplers", "ddim", "--card").stdout
+    assert "Did you mean ddim" in refused("samplers", "dim")
+
+
+def test_a_walk_is_asked_for_by_tolerance_settings_schedule_and_start(tmp_path: Path) -> None:
+    save_bundle(small_bundle(classes=3, schedule="cosine", parameterisation="v"), tmp_path / "model")
+    asked = ["generate", "model", "--label", "1", "--steps", "3"]
+    for words in (
+        ["--sampler", "adaptive", "--tolerance", "0.1"],
+        ["--sampler", "edm_stochastic", "--set", "churn=20", "--set", "churn-noise=1.0"],
+        ["--schedule", "flow"],
+        ["--start", "generated/0-00000.png", "--t-start", "0.5", "-n", "2"],
+        ["--t-end", "0.2"],
+    ):
+        done = neblina(*asked, *words, cwd=tmp_path)
+        assert done.returncode == 0, (words, done.stderr)
+    assert "is not name=number" in refused(*asked, "--set", "churn", cwd=tmp_path)
+    assert "give some to start from" in refused(*asked, "--t-start", "0.5", cwd=tmp_path)
+    assert "missing.png does not exist" in refused(*asked, "--start", "missing.png", cwd=tmp_path)

@@ -193,7 +193,7 @@ def test_nothing_there_is_said_with_what_could_be(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"does not exist\. Say where the pictures are: --data\.source PATH"):
         open_pictures(str(tmp_path / "nothing"))
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(DataError, match="neither a folder, a zip archive nor an IDX file"):
+    with pytest.raises(DataError, match="neither a folder, a zip archive, a picture nor an IDX file"):
         open_pictures(str(tmp_path / "a.txt"))
     (tmp_path / "a.zip").write_bytes(b"PK not a zip")
     with pytest.raises(DataError, match="not a zip archive, or it is cut short"):
@@ -285,3 +285,14 @@ def test_bytes_survive_the_way_to_floats_and_back() -> None:
     levels = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_uint8(to_float(levels)), levels)
     assert to_uint8(torch.tensor([-3.0, 5.0])).tolist() == [0, 255]
+
+
+def test_one_picture_is_a_set_of_one(tmp_path: Path) -> None:
+    picture(100, (7, 5)).save(tmp_path / "cat.png")
+    pictures, bad = open_pictures(str(tmp_path / "cat.png"), resolution=4, channels=1)
+    assert pictures.shape == (1, 4, 4)
+    assert len(pictures) == 1
+    assert not bad
+    (tmp_path / "dog.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"dog\.png cannot be read as a picture"):
+        open_pictures(str(tmp_path / "dog.png"))

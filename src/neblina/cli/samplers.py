@@ -56,11 +56,10 @@ def samplers(
         print(json.dumps([row.to_dict() for row in rows], indent=1, ensure_ascii=False))
     elif card and out is None:
         for problem in PROBLEMS:
-            table = Table(title=f"error of the standard deviation, {problem}", box=None, padding=(0, 2))
-            table.add_column("sampler")
-            titles = ("order", "measured", "calls a step", "noise", *map(str, EVALUATIONS))
-            for title in titles:
-                table.add_column(title, justify="right")
+            table = Table(title=f"error of the standard deviation, {problem}", box=None, padding=(0, 1))
+            table.add_column("sampler", no_wrap=True)
+            for title in ("order", "is", "calls", "noise", *map(str, EVALUATIONS)):
+                table.add_column(title, justify="right", no_wrap=True)
             for row in rows:
                 table.add_row(
                     row.name,

@@ -32,7 +32,7 @@ OnRead = Callable[[int, int], None]  # pictures read so far, pictures in all
 
 @dataclass(frozen=True)
 class Archive:
-    """A folder or a zip file: names, and their bytes."""
+    """A folder, a zip file, or one picture: names, and their bytes."""
 
     path: Path
 
@@ -41,6 +41,8 @@ class Archive:
         if self.path.is_dir():
             files = (file for file in self.path.rglob("*") if file.is_file())
             return sorted(file.relative_to(self.path).as_posix() for file in files)
+        if self.is_picture:
+            return [self.path.name]
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
@@ -51,11 +53,20 @@ class Archive:
         """The content of one file; from any thread."""
         if self.path.is_dir():
             return (self.path / name).read_bytes()
+        if self.is_picture:
+            return self.path.read_bytes()
         return _opened(self.path, self.path.stat().st_mtime_ns, threading.get_ident()).read(name)
 
     def show(self, name: str) -> str:
         """How a person finds the file."""
+        if self.is_picture:
+            return f"{self.path}"
         return f"{self.path / name}" if self.path.is_dir() else f"{self.path}: {name}"
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the path is one picture's."""
+        return self.path.suffix.lower() in SUFFIXES and self.path.is_file()
 
 
 @cache
@@ -99,7 +110,7 @@ def read_files(
     skip_bad: bool = False,
     on_read: OnRead | None = None,
 ) -> tuple[Pictures, list[str]]:
-    """Open a folder or a zip archive of pictures.
+    """Open a folder or a zip archive of pictures, or one picture.
 
     Args:
         path: the folder or the archive.

@@ -13,7 +13,7 @@ import torch
 
 from neblina.core.errors import DataError
 from neblina.core.registry import Registry
-from neblina.data.files import OnRead, read_files
+from neblina.data.files import SUFFIXES, OnRead, read_files
 from neblina.data.pictures import InMemory, Pictures, checked_labels
 
 Source = Callable[[], Pictures]
@@ -28,7 +28,7 @@ def open_pictures(
     skip_bad: bool = False,
     on_read: OnRead | None = None,
 ) -> tuple[Pictures, list[str]]:
-    """Open a named source, a folder, a zip archive, or IDX files.
+    """Open a named source, a folder, a zip archive, one picture, or IDX files.
 
     Args:
         source: "digits", or a path. A path to IDX pictures ("…-images-idx3-ubyte", gzip or not) takes its labels from
@@ -52,8 +52,8 @@ def open_pictures(
     idx = _idx_pictures(path)
     if idx is not None:
         return read_idx(idx), []
-    if path.is_file() and path.suffix.lower() != ".zip":
-        raise DataError(f"{path} is neither a folder, a zip archive nor an IDX file")
+    if path.is_file() and path.suffix.lower() not in (".zip", *SUFFIXES):
+        raise DataError(f"{path} is neither a folder, a zip archive, a picture nor an IDX file")
     return read_files(path, resolution=resolution, channels=channels, skip_bad=skip_bad, on_read=on_read)
 
 
