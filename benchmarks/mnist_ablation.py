@@ -21,6 +21,7 @@ import json
 import shutil
 import statistics
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -251,7 +252,7 @@ def draw(runs: dict[str, list[dict[str, Any]]], place: Path) -> None:
             if values:
                 axes.plot([place_] * len(values), values, "o", color="#2a6f97", alpha=0.6)
                 axes.plot([place_ - 0.25, place_ + 0.25], [statistics.mean(values)] * 2, color="#d1495b", lw=2)
-        axes.set_xticks(range(len(rows)), [name.replace(" ", "\n", 1) for name in rows.values()], fontsize=8)
+        axes.set_xticks(range(len(rows)), ["\n".join(textwrap.wrap(name, 13)) for name in rows.values()], fontsize=8)
         axes.set_xlim(-0.6, len(rows) - 0.4)
         axes.set_title(title, fontsize=10)
         axes.grid(axis="y", alpha=0.3)
