@@ -36,6 +36,7 @@ from neblina.data.pictures import Pictures, Subset, to_float, to_uint8
 from neblina.data.sources import open_pictures
 from neblina.evaluation.classifier import ClassifierFeatures, fit_classifier
 from neblina.evaluation.frechet import frechet_distance
+from neblina.guidance.settings import GuidanceSettings
 from neblina.objectives.importance import Importance
 from neblina.samplers.generate import generate
 from neblina.training.build import new_objective
@@ -94,7 +95,7 @@ def pictures_of(model: Path, count: int, seed: int) -> Tensor:
             labels=labels,
             sampler=bundle.sampling.sampler,
             steps=bundle.sampling.steps,
-            clip=bundle.sampling.clip,
+            guidance=GuidanceSettings(clip=bundle.sampling.clip),
             seed=1000 + seed,
         )
         for start in range(0, count, BATCH)
