@@ -21,6 +21,7 @@ import json
 import shutil
 import statistics
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from neblina.data.pictures import Pictures, Subset, to_float, to_uint8
 from neblina.data.sources import open_pictures
 from neblina.evaluation.classifier import ClassifierFeatures, fit_classifier
 from neblina.evaluation.frechet import frechet_distance
+from neblina.guidance.settings import GuidanceSettings
 from neblina.objectives.importance import Importance
 from neblina.samplers.generate import generate
 from neblina.training.build import new_objective
@@ -93,7 +95,7 @@ def pictures_of(model: Path, count: int, seed: int) -> Tensor:
             labels=labels,
             sampler=bundle.sampling.sampler,
             steps=bundle.sampling.steps,
-            clip=bundle.sampling.clip,
+            guidance=GuidanceSettings(clip=bundle.sampling.clip),
             seed=1000 + seed,
         )
         for start in range(0, count, BATCH)
@@ -251,7 +253,7 @@ def draw(runs: dict[str, list[dict[str, Any]]], place: Path) -> None:
             if values:
                 axes.plot([place_] * len(values), values, "o", color="#2a6f97", alpha=0.6)
                 axes.plot([place_ - 0.25, place_ + 0.25], [statistics.mean(values)] * 2, color="#d1495b", lw=2)
-        axes.set_xticks(range(len(rows)), [name.replace(" ", "\n", 1) for name in rows.values()], fontsize=8)
+        axes.set_xticks(range(len(rows)), ["\n".join(textwrap.wrap(name, 13)) for name in rows.values()], fontsize=8)
         axes.set_xlim(-0.6, len(rows) - 0.4)
         axes.set_title(title, fontsize=10)
         axes.grid(axis="y", alpha=0.3)
