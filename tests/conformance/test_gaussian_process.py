@@ -10,7 +10,7 @@ from exact import SCHEDULES
 from neblina.core.errors import SettingError
 from neblina.core.posterior import Gaussian
 from neblina.processes.continuous import EDM, VE, VP, Flow, SubVP
-from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Normal
+from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Normal, Variance
 from neblina.processes.grids import grids, make_grid
 from neblina.processes.schedules import Schedule, make_schedule
 from neblina.processes.tables import Cosine, Linear, Table
@@ -72,6 +72,12 @@ def test_log_snr_is_what_alpha_and_sigma_say_and_falls(schedule: Schedule) -> No
 def test_time_is_the_inverse_of_log_snr(schedule: Schedule) -> None:
     t = torch.linspace(1e-4, 0.9999, 1001, dtype=torch.float64)
     assert torch.allclose(schedule.time(schedule.log_snr(t)), t, atol=1e-9)
+
+
+def test_time_is_finite_where_nothing_is_left_of_the_data_and_where_all_is(schedule: Schedule) -> None:
+    ends = schedule.time(torch.tensor([-torch.inf, -90.0, torch.inf], dtype=torch.float64))
+    assert bool((ends[:2] >= 1 - 1e-9).all())
+    assert float(ends[2]) == 0
 
 
 def test_between_table_points_the_log_snr_is_interpolated() -> None:
@@ -147,12 +153,14 @@ def test_the_large_variance_is_the_forward_step_s_and_none_at_the_end(schedule: 
     assert float(moments(step)[1][1]) == 0
 
 
-@pytest.mark.parametrize("variance", [Eta(0.0), Eta(0.5), Eta(1.0), Large()])
-def test_standing_still_is_the_identity_at_every_time(variance: Eta | Large, schedule: Schedule) -> None:
+@pytest.mark.parametrize("variance", [Eta(0.0), Eta(0.5), Eta(1.0), Large(), Learned()])
+def test_standing_still_is_the_identity_at_every_time(variance: Variance, schedule: Schedule) -> None:
     process = GaussianProcess(schedule)
     t = torch.tensor([0.0, 1e-6, 0.5, 1.0], dtype=torch.float64)
     x = torch.randn(4, 3)
-    mean, spread = moments(process.reverse(x, t, t, Gaussian(torch.randn(4, 3)), variance))
+    mean, spread = moments(
+        process.reverse(x, t, t, Gaussian(torch.randn(4, 3), variance_fraction=torch.rand(4, 3)), variance)
+    )
     assert torch.equal(mean, x)
     assert float(spread.max()) == 0
 
@@ -206,6 +214,19 @@ def test_unknown_schedules_and_settings_are_refused_with_the_closest_name() -> N
         make_schedule("cosin")
     with pytest.raises(SettingError, match="Did you mean beta_start"):
         make_schedule("linear", beta_stat=2.0)
+    for name, settings in (
+        ("linear", {"steps": 10.5}),
+        ("linear", {"beta_start": "a"}),
+        ("linear", {"zero_snr": 1}),
+        ("scaled-linear", {"beta_start": -0.1}),
+        ("edm", {"sigma_max": float("nan")}),
+        ("vp", {"beta_max": float("inf")}),
+        ("ve", {"sigma_min": 2.0, "sigma_max": 1.0}),
+        ("betas", {"values": (0.1, 0.2), "steps": 7}),
+        ("betas", {}),
+    ):
+        with pytest.raises(SettingError):
+            make_schedule(name, **settings)
     with pytest.raises(SettingError, match="between 0 and 1"):
         make_schedule("linear", beta_end=1.5).log_snr(torch.ones(1))
 

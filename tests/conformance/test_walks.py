@@ -107,6 +107,10 @@ def test_a_truncated_grid_keeps_what_lies_between() -> None:
     assert torch.equal(truncate(times, 1.0, 0.0), times)
     short = torch.tensor([0.9, 0.5, 0.001, 0.001], dtype=torch.float64)  # a foreign walk, which stops above clean data
     assert torch.equal(truncate(short, 1.0, 0.0), short)
+    for steps in (5, 20, 35, 40):
+        for twentieth in range(1, 20):
+            cut = truncate(make_grid("uniform", VPROCESS.schedule, steps), twentieth / 20, 0.0)
+            assert float(cut.diff().max()) < -1e-4
     for start, end in ((0.2, 0.5), (1.2, 0.0), (0.5, -0.1), (0.4, 0.4)):
         with pytest.raises(SettingError, match="t_start"):
             truncate(times, start, end)
@@ -123,6 +127,18 @@ def test_starting_from_data_diffused_half_way_gives_the_data_s_law() -> None:
     made = sample(samplers["dpmpp_2m"](VPROCESS, x, grid, noise=drawn(2)), conditional(denoiser, Condition()))
     for w in (1.0, 3.0):
         assert float((torch.cos(w * made) - torch.cos(w * x0)).mean()) == pytest.approx(0, abs=0.015)
+
+
+@pytest.mark.parametrize("trained", list(SCHEDULES))
+@pytest.mark.parametrize("sampled", ["vp", "flow", "edm", "zero-snr"])
+def test_another_schedule_is_walked_from_its_very_noise_to_data(trained: str, sampled: str) -> None:
+    """From t = 1, where nothing may be left of the data, down to t = 0: finite, and the data's law."""
+    theirs, ours = GaussianProcess(SCHEDULES[trained]), GaussianProcess(SCHEDULES[sampled])
+    plan = on_schedule(conditional(gaussian_denoiser(theirs, 0.0, 0.5), Condition()), theirs.schedule, ours.schedule)
+    grid = make_grid("log_snr", ours.schedule, 40)
+    x = torch.full((1, 1), ours.schedule.prior_std, dtype=torch.float64)
+    made = sample(samplers["dpmpp_2m"](ours, x, grid), plan)
+    assert float(made) == pytest.approx(0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("trained", list(SCHEDULES))
@@ -187,9 +203,17 @@ def test_a_seed_means_the_same_picture_whatever_the_number_of_steps(name: str) -
 @pytest.mark.parametrize(
     ("name", "settings", "sentence"),
     [
+        *((name, {"eta": 1.5}, "eta lies between 0") for name, one in samplers.items() if "eta" in one.choices),
+        *((name, {"memory": 0}, "memory is at least 1") for name in ("lms", "deis", "dpmpp_3m", "unipc")),
+        ("deis", {"memory": 2.5}, "memory of deis is a whole number, not 2.5"),
+        ("dpmpp_3m", {"lower_order_final": 1}, "is true or false"),
+        ("predictor_corrector", {"snr": float("nan")}, "snr of predictor_corrector is a finite number"),
+        ("repaint", {"jump": 1.5}, "jump of repaint is a whole number"),
+        ("repaint", {"known": torch.ones(1, 1), "mask": torch.ones(2, 1)}, "do not fit a batch"),
+        ("edm_stochastic", {"churn": -5.0}, "churn >= 0"),
+        ("edm_stochastic", {"churn_min": 5.0, "churn_max": 1.0}, "churn_min < churn_max"),
         ("adaptive", {"tolerance": 0.0}, "tolerance 0 is not positive"),
         ("dopri5", {"tolerance": -1.0}, "not positive"),
-        ("ddim", {"eta": 1.5}, "eta lies between 0"),
         ("ddim", {"etta": 1.0}, "Did you mean eta"),
         ("predictor_corrector", {"snr": 0.0}, "snr"),
         ("annealed_langevin", {"corrections": 0}, "corrections"),
@@ -204,6 +228,30 @@ def test_impossible_settings_are_refused_before_the_first_question(
     grid = make_grid("log_snr", VPROCESS.schedule, 4)
     with pytest.raises(SettingError, match=sentence):
         next(samplers[name](VPROCESS, torch.zeros(1, 1), grid, noise=drawn(0), **settings))
+
+
+def test_a_stochastic_walk_without_noise_is_refused_and_another_needs_none() -> None:
+    grid = make_grid("log_snr", VPROCESS.schedule, 4)
+    plan = conditional(mixture(VPROCESS), Condition())
+    for name, settings in (("ddpm", {}), ("ddim", {"eta": 0.5}), ("dpmpp_sde", {}), ("predictor_corrector", {})):
+        with pytest.raises(SettingError, match="draws noise on the way and was given none"):
+            samplers[name](VPROCESS, torch.zeros(1, 1), grid, **settings)
+    assert bool(sample(samplers["ddim"](VPROCESS, torch.zeros(1, 1), grid), plan).isfinite())
+
+
+def test_times_of_another_batch_are_refused() -> None:
+    for shape in ((5, 3), (1,), (5, 2, 1)):
+        with pytest.raises(SettingError, match="a grid of times has shape"):
+            samplers["ddim"](VPROCESS, torch.zeros(2, 1), torch.zeros(shape).double())
+
+
+def test_a_walk_stopped_early_believes_something_about_every_sample() -> None:
+    """Adaptive samplers ask about fewer and fewer; the others keep what was last believed of them."""
+    x = torch.tensor([[0.1], [2.5], [-1.0]], dtype=torch.float64)
+    grid = torch.tensor([[0.95, 0.3, 0.9], [0.05, 0.25, 0.1]], dtype=torch.float64)
+    walk = samplers["adaptive"](VPROCESS, x, grid, tolerance=1e-6)
+    stopped = sample(walk, conditional(mixture(VPROCESS), Condition()), on_step=lambda step: len(step.query.x) < 3)
+    assert stopped.shape == x.shape
 
 
 def test_times_that_rise_or_leave_the_interval_are_refused() -> None:
@@ -221,11 +269,19 @@ def test_a_sampler_on_a_process_it_does_not_support_names_those_that_do() -> Non
         samplers["ddim"]("vp", torch.zeros(1, 1), grid, noise=drawn(0))  # type: ignore[arg-type]
 
 
-def test_zero_terminal_snr_begins_at_nothing_and_is_sampled_exactly() -> None:
-    """α(1) = 0: the first belief is the data's mean, and the law comes out all the same."""
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp_2m", "heun", "unipc", "deis", "plms", "dpm2", "dpmpp_sde"])
+def test_zero_terminal_snr_begins_at_nothing_and_the_law_comes_out_all_the_same(name: str) -> None:
+    """α(1) = 0: the first belief is the data's mean."""
     process = GaussianProcess(Linear(zero_snr=True))
     denoiser: MixtureDenoiser = mixture(process)
     x = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
     mean = float((denoiser.weights * denoiser.means[:, 0]).sum())
     belief = denoiser.posterior(x, torch.ones(5, dtype=torch.float64), Condition()).mean
     assert torch.allclose(belief, torch.full_like(x, mean))
+    noise, count = drawn(3), 4000
+    start = noise(torch.empty(count, 1, dtype=torch.float64))
+    grid = make_grid("log_snr", process.schedule, 100)
+    made = sample(samplers[name](process, start, grid, noise=noise), conditional(denoiser, Condition()))
+    variance = float((denoiser.weights * (denoiser.means[:, 0] ** 2 + denoiser.stds**2)).sum()) - mean**2
+    assert float(made.mean()) == pytest.approx(mean, abs=4 * (variance / count) ** 0.5)
+    assert float(made.var()) == pytest.approx(variance, rel=0.12)

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from cyclopts import Parameter
 
 from neblina.cli.progress import bar, console
@@ -183,8 +182,22 @@ def _settings(given: list[str], **named: float | None) -> dict[str, Any]:
     settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     for words in given:
         name, _, value = words.partition("=")
-        number = yaml.safe_load(value) if value else None
-        if not isinstance(number, int | float):
+        name, number = name.replace("-", "_"), _number(value)
+        if number is None:
             raise SettingError(f"--set {words} is not name=number, such as --set churn=20")
-        settings[name.replace("-", "_")] = number
+        if name in settings:
+            raise SettingError(f"{name} is given twice")
+        settings[name] = number
     return settings
+
+
+def _number(words: str) -> bool | int | float | None:
+    """true, false, a whole number or another one; None for anything else."""
+    if words in ("true", "false"):
+        return words == "true"
+    for kind in (int, float):
+        try:
+            return kind(words)
+        except ValueError:
+            continue
+    return None

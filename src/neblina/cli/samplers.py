@@ -74,4 +74,6 @@ def samplers(
             if row.bias:
                 console.print(f"{row.name} is biased, {row.bias}")
     if out is not None:
-        console.print(f"measured {len(rows)} samplers    {write_card(out, rows=rows)}")
+        page = write_card(out, rows=rows)
+        if not as_json:
+            console.print(f"measured {len(rows)} samplers    {page}")

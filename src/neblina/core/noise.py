@@ -13,7 +13,7 @@ Li et al. Scalable Gradients for Stochastic Differential Equations. AISTATS 2020
 """
 
 import math
-import struct
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,11 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neblina.core.shapes import expand
-
 _WORD = 2**64
-_DEPTH = 12  # levels of the tree; below, a point has a bridge of its own
-_DRAWS, _NODES, _POINTS = range(3)  # what a place in the counter is for
+_DEPTH = 14  # levels of the tree that every increment looks at; shorter ones look deeper
+_DRAWS, _NODES = range(2)  # what a place in the counter is for
 
 
 class Noise(Protocol):
@@ -80,11 +78,8 @@ class SampleNoise:
         rows = []
         for index, a, b in zip(self.indices, start.tolist(), end.tolist(), strict=True):
             path = self._paths.setdefault(index, _Path(self.seed, index, tuple(like.shape[1:])))
-            rows.append(path.at(b) - path.at(a))
-        length = (end - start).sqrt()
-        scale = torch.where(length > 0, 1 / length, 0.0)
-        increment = torch.stack(rows).to(like.device, like.dtype, non_blocking=True)
-        return expand(scale, like) * increment
+            rows.append(path.increment(a, b) if b > a else torch.zeros(like.shape[1:]))
+        return torch.stack(rows).to(like.device, like.dtype, non_blocking=True)
 
 
 class _Path:
@@ -92,45 +87,47 @@ class _Path:
 
     def __init__(self, seed: int, index: int, shape: tuple[int, ...]) -> None:
         self._key, self._shape = (seed, index), shape
-        self._known: dict[float, Tensor] = {}
         # the nodes of the last descent, level by level: (node, left, right, W(left), W(right))
         self._descent: list[tuple[int, float, float, Tensor, Tensor]] = []
+        self._draws: OrderedDict[int, Tensor] = OrderedDict()  # a step begins where the one before it ended
 
-    def at(self, place: float) -> Tensor:
-        """W(place), the same every time."""
-        if place not in self._known:
-            value = self._bridge(place)
-            if len(self._known) > 3:  # a step asks for its two ends and its middle
-                del self._known[next(iter(self._known))]
-            self._known[place] = value
-        return self._known[place]
+    def increment(self, start: float, end: float) -> Tensor:
+        """(W(end) − W(start)) / √(end − start), start < end.
 
-    def _bridge(self, place: float) -> Tensor:
-        left, right, before, after = self._leaf(place)
-        share = (place - left) / (right - left)
-        spread = (right - left) * share * (1 - share)
-        (bits,) = struct.unpack("<Q", struct.pack("<d", place))
-        return (
-            before
-            + share * (after - before)
-            + math.sqrt(spread) * normal(*self._key, bits, self._shape, stream=_POINTS)
-        )
+        The tree is descended to where its intervals are a sixteenth of this one, and W is linear below; what that takes
+        from the variance is given back.
+        """
+        levels = max(_DEPTH, math.ceil(-math.log2(end - start)) + 4)
+        left, right, before, after = self._leaf(start, levels)
+        length, share = right - left, (start - left) / (right - left)
+        first = before + share * (after - before)
+        other, _, before, after = self._leaf(end, levels)
+        rest = (end - other) / length
+        last = before + rest * (after - before)
+        # of the interval's own variance only the squares of the shares are left in its two outermost leaves
+        return (last - first) / math.sqrt(other - right + length * ((1 - share) ** 2 + rest**2))
 
-    def _leaf(self, place: float) -> tuple[float, float, Tensor, Tensor]:
-        """The smallest interval of the tree around a place, and W at its ends."""
+    def _leaf(self, place: float, levels: int) -> tuple[float, float, Tensor, Tensor]:
+        """The interval of the tree around a place, so many levels down, and W at its ends."""
         while self._descent and not self._descent[-1][1] <= place <= self._descent[-1][2]:
             self._descent.pop()
+        del self._descent[levels + 1 :]
         if not self._descent:
-            end = normal(*self._key, 0, self._shape, stream=_NODES)
+            end = self._draw(0)
             self._descent.append((1, 0.0, 1.0, torch.zeros_like(end), end))
-        while len(self._descent) <= _DEPTH:
+        while len(self._descent) <= levels:
             node, left, right, before, after = self._descent[-1]
             middle = (left + right) / 2
-            value = (before + after) / 2 + math.sqrt(right - left) / 2 * normal(
-                *self._key, node, self._shape, stream=_NODES
-            )
+            value = (before + after) / 2 + math.sqrt(right - left) / 2 * self._draw(node)
             if place < middle:
                 self._descent.append((2 * node, left, middle, before, value))
             else:
                 self._descent.append((2 * node + 1, middle, right, value, after))
         return self._descent[-1][1:]
+
+    def _draw(self, node: int) -> Tensor:
+        if node not in self._draws:
+            self._draws[node] = normal(*self._key, node, self._shape, stream=_NODES)
+            if len(self._draws) > 4 * _DEPTH:
+                self._draws.popitem(last=False)
+        return self._draws[node]

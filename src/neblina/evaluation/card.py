@@ -66,9 +66,9 @@ def measure_card(names: Sequence[str] | None = None, *, on_row: Callable[[str], 
     chosen = {entry.name: entry for entry in (samplers[name] for name in names or samplers)}
     rows = []
     for sampler in chosen.values():
+        rows.append(_row(sampler))
         if on_row is not None:
             on_row(sampler.name)
-        rows.append(_row(sampler))
     return rows
 
 

@@ -61,9 +61,7 @@ def exact_plan(sampler: Sampler, denoiser: Denoiser, condition: Condition | None
     return conditional(Halfway() if sampler.learned_variance else denoiser, condition or Condition())
 
 
-def final_std(
-    sampler: Sampler, process: GaussianProcess, std: float, grid: Tensor, start_std: float, **settings: float
-) -> float:
+def final_std(sampler: Sampler, process: GaussianProcess, std: float, grid: Tensor, start_std: float) -> float:
     """Standard deviation of what the sampler makes of N(0, start_std²) along a grid of shape (N + 1,)."""
     plan = exact_plan(sampler, gaussian_denoiser(process, 0.0, std))
     noise: Noise
@@ -72,12 +70,12 @@ def final_std(
         x = torch.zeros(draws, 1, dtype=torch.float64)
         x[0] = start_std
         noise = BasisNoise()
-        return float(sample(sampler(process, x, grid, noise=noise, **settings), plan).square().sum().sqrt())
+        return float(sample(sampler(process, x, grid, noise=noise), plan).square().sum().sqrt())
     # many numbers a sample, so that its norms are those of high dimension; few samples, since each has its own steps
     noise = SampleNoise(0, range(4))
     x = start_std * noise(torch.empty(4, 2**14, dtype=torch.float64))
     x = x / x.square().mean().sqrt() * start_std
-    return float(sample(sampler(process, x, grid, noise=noise, **settings), plan).square().mean().sqrt())
+    return float(sample(sampler(process, x, grid, noise=noise), plan).square().mean().sqrt())
 
 
 def marginal_std(process: GaussianProcess, std: float, t: Tensor) -> float:
@@ -86,10 +84,10 @@ def marginal_std(process: GaussianProcess, std: float, t: Tensor) -> float:
     return float((alpha**2 * std**2 + sigma**2).sqrt())
 
 
-def std_error(sampler: Sampler, process: GaussianProcess, std: float, steps: int, **settings: float) -> float:
+def std_error(sampler: Sampler, process: GaussianProcess, std: float, steps: int) -> float:
     """Relative error of the sampled standard deviation, on the sampler's default grid."""
     grid = make_grid(sampler.grid, process.schedule, steps)
-    return abs(final_std(sampler, process, std, grid, process.schedule.prior_std, **settings) / std - 1)
+    return abs(final_std(sampler, process, std, grid, process.schedule.prior_std) / std - 1)
 
 
 def steps_for(sampler: Sampler, process: GaussianProcess, evaluations: int) -> int:

@@ -18,7 +18,12 @@ def on_schedule(plan: Plan, trained: Schedule, sampled: Schedule) -> Plan:
     """The plan of denoisers of one schedule, as samplers on another one ask it.
 
     Noisier than the training schedule's t = 1 and, if it is discrete, cleaner than its first step there is nobody to
-    ask: the nearest of the two is asked.
+    ask. There the nearest of the two ends is asked about an x that is noisier or cleaner than it says.
+
+    Args:
+        plan: whose denoisers were trained on `trained`.
+        trained: their schedule.
+        sampled: that of the sampler, whose queries the new plan answers.
     """
     if trained == sampled:
         return plan

@@ -37,7 +37,7 @@ class _LinearRate:
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_min <= self.beta_max:
+        if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise SettingError(f"it takes 0 < beta_min <= beta_max, not {self.beta_min} and {self.beta_max}")
 
     def rate(self, t: Tensor) -> Tensor:
@@ -51,7 +51,8 @@ class _LinearRate:
     def reached(self, total: Tensor) -> Tensor:
         """The t at which B(t) = total: the root of a quadratic, in the form that does not cancel."""
         rise = self.beta_max - self.beta_min
-        return 2 * total / (self.beta_min + (self.beta_min**2 + 2 * rise * total).sqrt())
+        finite = total.clamp(max=1e30)
+        return 2 * finite / (self.beta_min + (self.beta_min**2 + 2 * rise * finite).sqrt())
 
 
 @register("vp")
@@ -83,7 +84,7 @@ class SubVP(_LinearRate, Schedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         # k = σ/α = (1 − α²)/α, so 1 − α = (k + k²/(S + 2)) / (k + S) with S² = k² + 4
-        k = torch.exp(-log_snr / 2)
+        k = torch.exp(-log_snr / 2).clamp(max=1e15)
         root = (k**2 + 4).sqrt()
         return self.reached(-2 * torch.log1p(-(k + k**2 / (root + 2)) / (k + root)))
 
@@ -103,7 +104,7 @@ class VE(Schedule):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise SettingError(f"ve needs 0 < sigma_min < sigma_max, not {self.sigma_min} and {self.sigma_max}")
 
     @property
@@ -141,8 +142,8 @@ class EDM(Schedule):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if self.sigma_max <= 0:
-            raise SettingError(f"sigma_max must be positive, not {self.sigma_max}")
+        if not 0 < self.sigma_max < math.inf:
+            raise SettingError(f"sigma_max must be positive and finite, not {self.sigma_max}")
 
     @property
     def prior_std(self) -> float:  # type: ignore[override]

@@ -59,7 +59,9 @@ def truncate(times: Tensor, start: float, end: float) -> Tensor:
         return times
     begin = times[:1] if start == 1 else torch.tensor([start], dtype=torch.float64)
     last = times[-1:] if end == 0 else torch.tensor([end], dtype=torch.float64)
-    return torch.cat([begin, times[(times < begin) & (times > last)], last])
+    # a time of the grid that is one of the ends but for rounding would make a step of no length
+    inside = (times < begin * (1 - 1e-6)) & (times > last * (1 + 1e-6))
+    return torch.cat([begin, times[inside], last])
 
 
 @register("uniform")

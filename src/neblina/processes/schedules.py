@@ -15,6 +15,7 @@ Song et al. Score-Based Generative Modeling through SDEs. ICLR 2021, eq. 5 and a
 Kingma et al. Variational Diffusion Models. NeurIPS 2021, section 3 (the log-SNR).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from neblina.core.errors import choose
+from neblina.core.errors import SettingError, choose
 from neblina.core.registry import Registry
 
 schedules: Registry[type["Schedule"]] = Registry("schedule")
@@ -91,11 +92,16 @@ def make_schedule(schedule: str, **settings: Any) -> Schedule:
     """Build a registered schedule.
 
     Raises:
-        SettingError: unknown schedule, or a setting that this one does not have.
+        SettingError: unknown schedule, a setting that this one does not have, or one that is not a number of its kind.
     """
     kind = schedules[schedule]
-    for setting in settings:
-        choose(f"setting of the {schedule} schedule", setting, (field.name for field in fields(kind)))  # type: ignore[arg-type]
+    known: dict[str, Any] = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    for setting, value in settings.items():
+        choose(f"setting of the {schedule} schedule", setting, known)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        fits = {int: number and value == int(value), float: number, bool: isinstance(value, bool)}
+        if known[setting] in fits and not fits[known[setting]]:
+            raise SettingError(f"{setting} of the {schedule} schedule cannot be {value!r}")
     return kind(**settings)
 
 

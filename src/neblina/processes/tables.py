@@ -11,6 +11,7 @@ Xu et al. GeoDiff. ICLR 2022 (sigmoid).
 Lin et al. Common Diffusion Noise Schedules and Sample Steps are Flawed. WACV 2024, algorithm 1 (zero terminal SNR).
 """
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,7 +122,8 @@ class ScaledLinear(Table):
 
     @property
     def betas(self) -> Tensor:
-        return torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
+        start, end = (math.sqrt(max(beta, 0.0)) for beta in (self.beta_start, self.beta_end))
+        return torch.linspace(start, end, self.steps, dtype=torch.float64) ** 2
 
 
 @register("cosine")
@@ -164,6 +166,8 @@ class Betas(Table):
     values: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.steps not in (Table.steps, len(self.values)):
+            raise SettingError(f"a table of {len(self.values)} betas has {len(self.values)} steps, not {self.steps}")
         object.__setattr__(self, "values", tuple(self.values))
         object.__setattr__(self, "steps", len(self.values))
         super().__post_init__()

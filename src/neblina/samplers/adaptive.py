@@ -84,7 +84,7 @@ def adaptive(process: GaussianProcess, x: Tensor, times: Tensor, *, tolerance: f
         The batch at times[-1], shape (B, *).
     Raises:
         SettingError: a tolerance that is not positive.
-        DivergenceError: the model answered values that are not finite.
+        DivergenceError: the model answered values that are not finite, for any sample of the batch.
     """
     return (yield from _embedded(process, x, times, BOGACKI_SHAMPINE, tolerance))
 
@@ -100,7 +100,7 @@ def _embedded(process: GaussianProcess, x: Tensor, times: Tensor, tableau: Table
         raise SettingError(f"tolerance {tolerance:g} is not positive; 0.02 is quick and 0.001 is accurate")
     circle = _Circle(process)
     begin, end = times[0], times[-1]
-    clean = process.schedule.sigma(end) == 0
+    clean = (process.schedule.sigma(end) == 0) & (end < begin)
     place, goal = circle.angle(begin), torch.where(clean, circle.cleanest(), circle.angle(end))
     y = x / expand(circle.radius(begin), x)
     step = (place - goal) / 8
@@ -113,7 +113,9 @@ def _embedded(process: GaussianProcess, x: Tensor, times: Tensor, tableau: Table
         if bool(fresh.any()):
             rows_fresh = fresh.nonzero()[:, 0]
             posterior = yield circle.query(y[rows_fresh.to(x.device)], place[rows_fresh], rows_fresh)
-            slope[rows_fresh.to(x.device)] = circle.slope(y[rows_fresh.to(x.device)], place[rows_fresh], posterior.mean)
+            slope[rows_fresh.to(x.device)] = circle.slope(
+                y[rows_fresh.to(x.device)], place[rows_fresh], posterior.mean.to(y.dtype)
+            )
             fresh = torch.zeros_like(fresh)
         start, length = place[rows], torch.minimum(step[rows], place[rows] - goal[rows])
         slopes = [slope[there]]
@@ -121,7 +123,7 @@ def _embedded(process: GaussianProcess, x: Tensor, times: Tensor, tableau: Table
         for share, weights in zip(tableau.places, tableau.stages, strict=True):
             moved = y[there] - expand(length, moved) * _sum(weights, slopes)
             posterior = yield circle.query(moved, start - share * length, rows)
-            slopes.append(circle.slope(moved, start - share * length, posterior.mean))
+            slopes.append(circle.slope(moved, start - share * length, posterior.mean.to(y.dtype)))
         gap = expand(length, moved) * _sum(tableau.error, slopes)
         size = tolerance * (1 + torch.maximum(y[there].abs(), moved.abs()))
         error = (gap / size).flatten(1).square().mean(1).sqrt().double().cpu()
@@ -138,7 +140,7 @@ def _embedded(process: GaussianProcess, x: Tensor, times: Tensor, tableau: Table
     if bool(clean.any()):
         rows = clean.nonzero()[:, 0]
         posterior = yield circle.query(y[rows.to(x.device)], place[rows], rows)
-        x = x.index_put((rows.to(x.device),), posterior.mean)
+        x = x.index_put((rows.to(x.device),), posterior.mean.to(x.dtype))
     return x
 
 

@@ -25,7 +25,7 @@ from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
 from neblina.core.shapes import expand
-from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Variance
+from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Variance, ratio
 from neblina.samplers.registry import Sampling, register
 
 
@@ -82,6 +82,7 @@ def ddim_invert(process: GaussianProcess, x: Tensor, times: Tensor, *, iteration
     Raises:
         SettingError: times that fall or leave [0, 1], or no iteration.
     """
+    times = times.double().cpu()
     if times.ndim == 1:
         times = times[:, None].expand(-1, len(x))
     if not bool((times.diff(dim=0) >= 0).all() & (times >= 0).all() & (times <= 1).all()):
@@ -90,7 +91,7 @@ def ddim_invert(process: GaussianProcess, x: Tensor, times: Tensor, *, iteration
         raise SettingError(f"inversion takes at least 1 iteration a step, not {iterations}")
     for s, t in pairwise(times):
         alpha, sigma = process.schedule.alpha(t), process.schedule.sigma(t)
-        carried = alpha / process.schedule.alpha(s)
+        carried = ratio(alpha, process.schedule.alpha(s))
         start = expand(carried, x) * x
         guess = start
         for _ in range(iterations):

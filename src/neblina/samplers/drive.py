@@ -51,6 +51,7 @@ class Run:
     on_step: OnStep | None = None
     result: Tensor | Exception | None = None
     query: Query | None = field(default=None, init=False)
+    belief: Tensor | None = field(default=None, init=False)
     evaluations: int = field(default=0, init=False)
 
 
@@ -89,7 +90,15 @@ class Driver:
     def _observe(self, run: Run, posterior: Posterior) -> bool:
         """Show the answer to the run's callback; whether the run goes on."""
         run.evaluations += 1
-        if run.on_step is None or run.query is None:
+        if run.query is None:
+            return True
+        if run.query.rows is None:
+            run.belief = posterior.mean
+        elif run.belief is not None:  # only some samples were asked about; the others keep what was last believed
+            run.belief = run.belief.index_copy(0, run.query.rows.to(posterior.mean.device), posterior.mean)
+        else:
+            run.belief = posterior.mean
+        if run.on_step is None:
             return True
         try:
             stop = run.on_step(Step(run.evaluations, run.query, posterior))
@@ -97,7 +106,7 @@ class Driver:
             self._end(run, error)
             return False
         if stop:
-            self._end(run, posterior.mean)
+            self._end(run, run.belief)
         return not stop
 
     def _advance(self, run: Run, posterior: Posterior | None) -> None:

@@ -39,15 +39,18 @@ def predictor_corrector(
     Args:
         x: noisy batch at times[0], shape (B, *).
         times: falling times in [0, 1], shape (N + 1, B).
-        snr: r in ε = 2 (r ‖z‖ / ‖∇ log p_t‖)², norms of each sample.
+        snr: r in ε = 2 (r ‖z‖ / ‖∇ log p_t‖)², norms of each sample; on every process, where the paper's algorithm 5
+            for VP has a factor α_t²/α_s² besides, near 1.
         corrections: Langevin steps a level.
         noise: drawn from.
     Yields:
         Query(x_t, t), corrections + 1 times a step.
     Returns:
         The batch at times[-1], shape (B, *).
+    Raises:
+        SettingError: an snr that is not positive, or a negative number of corrections.
     """
-    if snr <= 0 or corrections < 0:
+    if not snr > 0 or corrections < 0:
         raise SettingError(f"snr ({snr:g}) is positive and corrections ({corrections}) at least 0")
     for t, s in pairwise(times):
         for _ in range(corrections):
@@ -73,13 +76,16 @@ def predictor_corrector(
 def annealed_langevin(
     process: GaussianProcess, x: Tensor, times: Tensor, *, step: float = 0.5, corrections: int = 5, noise: Noise
 ) -> Sampling:
-    """Langevin steps at every noise level, nothing in between; at clean data the belief. Arguments as above.
+    """Langevin steps at every noise level, nothing in between; at clean data the belief.
 
     Args:
+        x, times, noise: as in `predictor_corrector`.
         step: ε in units of σ².
         corrections: steps a level.
+    Raises:
+        SettingError: a step that is not positive, or no corrections.
     """
-    if step <= 0 or corrections < 1:
+    if not step > 0 or corrections < 1:
         raise SettingError(f"step ({step:g}) is positive and corrections ({corrections}) at least 1")
     schedule = process.schedule
     for t, s in pairwise(times):

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
 from neblina.core.posterior import Gaussian, Posterior
@@ -68,6 +69,7 @@ def dpmpp_2m(
     Returns:
         The batch at times[-1], shape (B, *).
     """
+    variance = Eta(eta)
     before: Tensor | None = None
     step_before = torch.zeros_like(times[0])
     last = len(times) - 2
@@ -79,7 +81,7 @@ def dpmpp_2m(
             reach = step / (2 * step_before)
             # a step to clean data, one after a step from α = 0, one after standing still: nothing to extrapolate
             belief = belief + expand(torch.where(reach.isfinite(), reach, 0.0), x) * (belief - before)
-        move = process.reverse(x, t, s, Gaussian(belief), variance=Eta(eta))
+        move = process.reverse(x, t, s, Gaussian(belief), variance)
         x = move.sample(path_noise(process, noise, t, s))
         before, step_before = posterior.mean, step
     return x
@@ -147,7 +149,12 @@ def lms(process: GaussianProcess, x: Tensor, times: Tensor, *, memory: int = 4, 
 def adams_bashforth(
     process: GaussianProcess, x: Tensor, times: Tensor, rule: Rule, memory: int, lower_order_final: bool
 ) -> Sampling:
-    """Walk with the polynomial through the last `memory` values; arguments of `dpmpp_2m`."""
+    """Walk with the polynomial through the last `memory` values; arguments of `dpmpp_2m`.
+
+    Raises:
+        SettingError: a memory below 1.
+    """
+    check_memory(memory)
     places: deque[Tensor] = deque(maxlen=memory)
     values: deque[Tensor] = deque(maxlen=memory)
     steps = len(times) - 1
@@ -163,6 +170,16 @@ def adams_bashforth(
             belief = belief + expand(_scaled(process, rule, t, weight), x) * (value - values[0])
         x = process.reverse(x, t, s, Gaussian(belief), variance=Eta(0.0)).mean
     return x
+
+
+def check_memory(memory: int) -> None:
+    """Refuse a polynomial through nothing.
+
+    Raises:
+        SettingError: a memory below 1.
+    """
+    if memory < 1:
+        raise SettingError(f"memory is at least 1, the belief of the step itself, not {memory}")
 
 
 def lagrange_weights(rule: Rule, places: list[Tensor], start: Tensor, end: Tensor) -> Tensor:

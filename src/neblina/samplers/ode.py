@@ -33,6 +33,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
 from neblina.core.posterior import Gaussian
@@ -138,8 +139,16 @@ def edm_stochastic(
         churn: S_churn: a step at σ/α = k begins at k (1 + min(S_churn/N, √2 − 1)), and never before t = 1.
         churn_min, churn_max: S_tmin and S_tmax, the range of k where it does so.
         churn_noise: S_noise, what the standard deviation of the added noise is multiplied with; only 1 keeps the law.
+    Raises:
+        SettingError: negative churn, or a range of k that is none.
     """
-    growth = 1 + min(churn / (len(times) - 1), 2**0.5 - 1)
+    if not churn >= 0 or not 0 <= churn_min < churn_max or not churn_noise > 0:
+        raise SettingError(
+            "edm_stochastic needs churn >= 0, 0 <= churn_min < churn_max and churn_noise > 0, not "
+            f"{churn:g}, {churn_min:g}, {churn_max:g} and {churn_noise:g}"
+        )
+    steps = (times[1:] < times[:-1]).sum(0).clamp(min=1)  # a sample that stands still is not on its way
+    growth = 1 + (churn / steps.double()).clamp(max=2**0.5 - 1)
     noisiest = RATIO.place(*_path(process, torch.ones_like(times[0])))
     for t, s in pairwise(times):
         k = RATIO.place(*_path(process, t))
@@ -190,6 +199,7 @@ def dpm2(process: GaussianProcess, x: Tensor, times: Tensor, *, eta: float = 0.0
     Args:
         eta: 0 deterministic; 1 steps down to where ancestral sampling adds its noise from.
     """
+    variance = Eta(eta)
     for t, s in pairwise(times):
         here = yield Query(x, t)
         alpha_t, sigma_t = _path(process, t)
@@ -205,7 +215,7 @@ def dpm2(process: GaussianProcess, x: Tensor, times: Tensor, *, eta: float = 0.0
             noisy = _masked(1 / sigma_m, inside, x) * (halfway - expand(alpha_m, x) * there.mean)
             moved = _masked(1 / alpha_t, inside, x) * (x - expand(sigma_t, x) * noisy)
             belief = torch.where(expand(inside.double(), x).bool(), moved, belief)
-        x = process.reverse(x, t, s, Gaussian(belief), variance=Eta(eta)).sample(noise)
+        x = process.reverse(x, t, s, Gaussian(belief), variance).sample(noise)
     return x
 
 
@@ -217,15 +227,16 @@ def dpmpp_2s(process: GaussianProcess, x: Tensor, times: Tensor, *, eta: float =
     Args:
         eta: 0 deterministic; 1 the reverse SDE, its noise from one Brownian path.
     """
+    variance = Eta(eta)
     for t, s in pairwise(times):
         here = yield Query(x, t)
         middle, inside = _middle(process, t, s, process.schedule.log_snr(s))
         belief = here.mean
         if bool(inside.any()):
-            halfway = process.reverse(x, t, middle, here, variance=Eta(eta))
+            halfway = process.reverse(x, t, middle, here, variance)
             there = yield Query(halfway.sample(path_noise(process, noise, t, middle)), middle)
             belief = torch.where(expand(inside.double(), x).bool(), there.mean, belief)
-        step = process.reverse(x, t, s, Gaussian(belief), variance=Eta(eta))
+        step = process.reverse(x, t, s, Gaussian(belief), variance)
         x = step.sample(path_noise(process, noise, t, s))
     return x
 

@@ -1,6 +1,7 @@
 """The table of samplers: what a sampler declares of itself is what the conformance suite holds it to."""
 
 import inspect
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,38 +58,66 @@ class Sampler:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
-        self, process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise, **settings: Any
+        self, process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise | None = None, **settings: Any
     ) -> Sampling:
-        """Start walking from x, shape (B, *), over times of shape (N + 1, B) or (N + 1,).
+        """Start walking from x, shape (B, *).
 
+        Args:
+            times: falling times in [0, 1], shape (N + 1, B) or (N + 1,).
+            noise: drawn from on the way; None for a walk that draws none.
+            settings: of the sampler, in place of those its name stands for.
         Raises:
-            SettingError: a process that it does not walk on, a setting the sampler does not have, or times that rise
-                or leave [0, 1].
+            SettingError: a process that it does not walk on, a setting that the sampler does not have or that is not a
+                number of its kind, times that rise, leave [0, 1] or are not of this batch, or a stochastic walk without
+                noise.
         """
-        self.check(process)
-        for name in settings:
-            choose(f"setting of {self.name}", name, self.choices)
+        if times.ndim not in (1, 2) or len(times) < 2 or (times.ndim == 2 and times.shape[1] != len(x)):
+            raise SettingError(
+                f"a grid of times has shape (N + 1,) or (N + 1, {len(x)}), N at least 1, not {tuple(times.shape)}"
+            )
+        times = times.double().cpu()
         if times.ndim == 1:
             times = times[:, None].expand(-1, len(x))
         if not bool((times.diff(dim=0) <= 0).all() & (times >= 0).all() & (times <= 1).all()):
             raise SettingError("a grid of times falls from at most 1 to at least 0")
-        return self.function(process, x, times, noise=noise, **{**self.settings, **settings})
+        self.check(process, times[0])
+        for name, value in settings.items():
+            choose(f"setting of {self.name}", name, self.choices)
+            self._check_setting(name, value)
+        given = {**self.settings, **settings}
+        if noise is None and (self.stochastic or given.get("eta", 0) != 0):
+            raise SettingError(
+                f"{self.name} draws noise on the way and was given none; pass noise=SampleNoise(seed, …)"
+            )
+        return self.function(process, x, times, noise=noise or _Silence(), **given)
+
+    def _check_setting(self, name: str, value: Any) -> None:
+        kind = inspect.signature(self.function).parameters[name].annotation
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        fits = {
+            int: whole,
+            float: (whole or isinstance(value, float)) and math.isfinite(value),
+            bool: isinstance(value, bool),
+        }
+        if kind in fits and not fits[kind]:
+            words = {int: "a whole number", float: "a finite number", bool: "true or false"}[kind]
+            raise SettingError(f"{name} of {self.name} is {words}, not {value!r}")
 
     @property
     def choices(self) -> tuple[str, ...]:
         """Names of the settings a user can give."""
         return tuple(name for name in inspect.signature(self.function).parameters if name not in _GIVEN)
 
-    def check(self, process: GaussianProcess) -> None:
-        """Refuse a process that this sampler does not walk on.
+    def check(self, process: GaussianProcess, start: Tensor | None = None) -> None:
+        """Refuse a process that this sampler does not walk on from `start`, shape (B,); from noise when left out.
 
         Raises:
             SettingError: naming those that it does.
         """
         if not isinstance(process, self.requires):
             raise SettingError(f"{self.name} walks on a {self.requires.__name__}, not a {type(process).__name__}")
-        if self.finite_sde and not _is_finite(process.schedule):
-            able = [name for name, kind in schedules.items() if name != "betas" and _is_finite(kind())]
+        if self.finite_sde and not _is_finite(process.schedule, _END if start is None else start):
+            able = [name for name, kind in schedules.items() if name != "betas" and _is_finite(kind(), _END)]
             raise SettingError(
                 f"{self.name} integrates the reverse SDE, which the {process.schedule.name} schedule makes infinite at "
                 f"t = 1. Sample with ddpm, or on one of: {', '.join(able)}"
@@ -117,9 +146,11 @@ class _Silence:
         return torch.zeros_like(like)
 
 
-def _is_finite(schedule: Schedule) -> bool:
-    end = torch.ones(1, dtype=torch.float64)
-    return bool(schedule.drift(end).isfinite() & schedule.diffusion(end).isfinite())
+_END = torch.ones(1, dtype=torch.float64)
+
+
+def _is_finite(schedule: Schedule, t: Tensor) -> bool:
+    return bool((schedule.drift(t).isfinite() & schedule.diffusion(t).isfinite()).all())
 
 
 _GIVEN = ("process", "x", "times", "noise")

@@ -22,7 +22,7 @@ from neblina.core.plan import Query
 from neblina.core.posterior import Gaussian
 from neblina.core.shapes import expand
 from neblina.processes.gaussian import Eta, GaussianProcess
-from neblina.samplers.multistep import BELIEF, lagrange_weights
+from neblina.samplers.multistep import BELIEF, check_memory, lagrange_weights
 from neblina.samplers.registry import Sampling, register
 
 
@@ -48,7 +48,10 @@ def unipc(
         Query(predicted x_t, t).
     Returns:
         The batch at times[-1], shape (B, *).
+    Raises:
+        SettingError: a memory below 1.
     """
+    check_memory(memory)
     places: deque[Tensor] = deque(maxlen=memory)
     beliefs: deque[Tensor] = deque(maxlen=memory)
     steps, looked_at, begin = len(times) - 1, 0, x

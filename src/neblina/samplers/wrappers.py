@@ -51,12 +51,23 @@ def repaint(
     Returns:
         The batch at times[-1], equal to `known` where the mask is 1 if that is clean data; shape (B, *).
     Raises:
-        SettingError: known without mask or mask without known, or a jump or repeats below 1.
+        SettingError: known without mask or mask without known, of shapes that do not fit, or a jump or repeats below 1.
     """
     if (known is None) != (mask is None):
         raise SettingError("repaint takes known pictures and a mask together, and one of them is missing")
     if jump < 1 or repeats < 1:
         raise SettingError(f"jump ({jump}) and repeats ({repeats}) are at least 1")
+    if known is not None and mask is not None:
+        known, mask = known.to(x), mask.to(x)
+        if (
+            known.shape != x.shape
+            or mask.ndim > x.ndim
+            or any(m not in (1, n) for m, n in zip(mask.shape[::-1], x.shape[::-1], strict=False))
+        ):
+            raise SettingError(
+                f"known pictures of shape {tuple(known.shape)} and a mask of shape {tuple(mask.shape)} do not fit a "
+                f"batch of shape {tuple(x.shape)}"
+            )
     for first in range(0, len(times) - 1, jump):
         stretch = times[first : first + jump + 1]
         for again in range(repeats):
@@ -87,9 +98,10 @@ def restart(
     repeats: int = 2,
     noise: Noise,
 ) -> Sampling:
-    """Heun's method on the angle, one stretch of it walked more than once; arguments of `repaint`.
+    """Heun's method on the angle, one stretch of it walked more than once.
 
     Args:
+        x, times, noise: as in `repaint`.
         first, last: where the stretch begins and ends, as shares of the grid's steps.
         repeats: how often it is walked.
     Raises:

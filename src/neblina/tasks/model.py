@@ -145,6 +145,10 @@ class Model:
         count = n if n is not None else len(classes or [0])
         if count < 1 or batch < 1 or offset < 0:
             raise SettingError(f"n ({count}) and batch ({batch}) are at least 1, offset ({offset}) at least 0")
+        if steps is not None and samplers[sampler or default.sampler].adaptive:
+            raise SettingError(
+                f"{sampler or default.sampler} chooses its own steps; give it a tolerance in place of steps"
+            )
         taken = default.steps if steps is None else steps
         way, own_settings = route(default, sampler, grid, taken)
         begin = None if start is None else self._start(start, count)
