@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 _WORD = 2**64
-_DEPTH = 14  # levels of the tree that every increment looks at; shorter ones look deeper
+_DEPTH = 12  # levels of the tree that every increment looks at; shorter ones look deeper
 _DRAWS, _NODES = range(2)  # what a place in the counter is for
 
 
@@ -89,7 +89,8 @@ class _Path:
         self._key, self._shape = (seed, index), shape
         # the nodes of the last descent, level by level: (node, left, right, W(left), W(right))
         self._descent: list[tuple[int, float, float, Tensor, Tensor]] = []
-        self._draws: OrderedDict[int, Tensor] = OrderedDict()  # a step begins where the one before it ended
+        self._end: Tensor | None = None
+        self._middles: OrderedDict[int, Tensor] = OrderedDict()  # W in the middle of each: a step ends where one began
 
     def increment(self, start: float, end: float) -> Tensor:
         """(W(end) − W(start)) / √(end − start), start < end.
@@ -113,21 +114,21 @@ class _Path:
             self._descent.pop()
         del self._descent[levels + 1 :]
         if not self._descent:
-            end = self._draw(0)
-            self._descent.append((1, 0.0, 1.0, torch.zeros_like(end), end))
+            if self._end is None:
+                self._end = normal(*self._key, 0, self._shape, stream=_NODES)
+            self._descent.append((1, 0.0, 1.0, torch.zeros_like(self._end), self._end))
         while len(self._descent) <= levels:
             node, left, right, before, after = self._descent[-1]
             middle = (left + right) / 2
-            value = (before + after) / 2 + math.sqrt(right - left) / 2 * self._draw(node)
+            value = self._middles.get(node)
+            if value is None:
+                drawn = normal(*self._key, node, self._shape, stream=_NODES)
+                value = torch.lerp(before, after, 0.5).add_(drawn, alpha=math.sqrt(right - left) / 2)
+                self._middles[node] = value
+                if len(self._middles) > 4 * _DEPTH:
+                    self._middles.popitem(last=False)
             if place < middle:
                 self._descent.append((2 * node, left, middle, before, value))
             else:
                 self._descent.append((2 * node + 1, middle, right, value, after))
         return self._descent[-1][1:]
-
-    def _draw(self, node: int) -> Tensor:
-        if node not in self._draws:
-            self._draws[node] = normal(*self._key, node, self._shape, stream=_NODES)
-            if len(self._draws) > 4 * _DEPTH:
-                self._draws.popitem(last=False)
-        return self._draws[node]
