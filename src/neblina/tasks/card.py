@@ -128,35 +128,45 @@ for t, s in pairwise(times):
 
 
 def _plot(rows: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]], place: Path) -> None:
-    """Error on the middle problem against evaluations; ours at the left, diffusers' at the right if there are any."""
-    from matplotlib import colormaps
+    """Error on the middle problem against evaluations, like samplers together; diffusers' last, if there are any."""
     from matplotlib.figure import Figure  # takes a while
 
-    panels = [("neblina, default grids", rows)] + ([("diffusers, defaults", peers)] if peers else [])
-    figure = Figure(figsize=(7.2 * len(panels), 5.6), layout="constrained")
+    panels: dict[str, list[dict[str, Any]]] = {
+        "one call a step": [row for row in rows if row["evaluations_per_step"] == 1 and not row["stochastic"]],
+        "more calls a step, or steps of their own": [
+            row for row in rows if row["evaluations_per_step"] != 1 and not row["stochastic"]
+        ],
+        "noise on the way": [row for row in rows if row["stochastic"]],
+    }
+    if peers:
+        panels["diffusers at its defaults"] = list(peers)
+    columns = 2
+    figure = Figure(figsize=(13, 4.6 * -(-len(panels) // columns)), layout="constrained")
     problem = list(PROBLEMS)[1]
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    palette = colormaps["tab20"]
-    for axis, (title, shown_rows) in zip(axes, panels, strict=True):
-        for number, row in enumerate(shown_rows):
-            points = [(most, row["std_error"][problem][str(most)]) for most in EVALUATIONS]
+    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for axis, (title, shown_rows) in zip(axes, panels.items(), strict=False):
+        errors = {row["name"]: row["std_error"][problem] for row in shown_rows}
+        last = str(EVALUATIONS[-1])
+        for number, name in enumerate(sorted(errors, key=lambda name: errors[name][last] or 1e9)):
+            points = [(most, errors[name][str(most)]) for most in EVALUATIONS]
             known = [(most, max(error, 1e-5)) for most, error in points if error is not None]
             axis.plot(
                 [most for most, _ in known],
                 [error for _, error in known],
                 marker="o",
-                ms=3,
-                lw=1.3,
-                ls="--" if row.get("stochastic") else "-",
-                color=palette(number % 20),
-                alpha=1 if number < 20 else 0.6,
-                label=row["name"],
+                ms=3.5,
+                lw=1.6,
+                ls=("-", "--", ":")[number // 10],
+                color=f"C{number % 10}",
+                label=name.removesuffix("Scheduler").removesuffix("Discrete"),
             )
-        axis.axhline(0.02, color="0.5", lw=0.8)
-        axis.set(xscale="log", yscale="log", title=title, xlabel="network evaluations", ylim=(1e-5, 10))
+        axis.axhline(0.02, color="0.4", lw=0.8, zorder=0)
+        axis.set(xscale="log", yscale="log", ylim=(1e-4, 12), xlim=(4.6, 54))
+        axis.set_title(title, fontsize=11, loc="left")
         axis.set_xticks(EVALUATIONS, [str(most) for most in EVALUATIONS])
         axis.minorticks_off()
         axis.grid(alpha=0.25)
-        axis.legend(fontsize=6.5, ncols=2, loc="lower left", framealpha=0.9)
-    axes[0].set_ylabel(f"relative error of the standard deviation, {problem}")
-    write_file(place, lambda aside: figure.savefig(aside, dpi=110))
+        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.supxlabel("network evaluations", fontsize=10)
+    figure.supylabel(f"relative error of the standard deviation, {problem}; the line is 2 %", fontsize=10)
+    write_file(place, lambda aside: figure.savefig(aside, dpi=100))
