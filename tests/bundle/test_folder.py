@@ -242,7 +242,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 )
 def test_a_scheduler_field_without_a_meaning_here_is_refused_by_name(config: dict[str, Any], said: str) -> None:
     with pytest.raises((CheckpointError, SettingError), match=said):
-        read_scheduler(config)
+        read_scheduler({"_class_name": "DDPMScheduler", **config})
 
 
 SETTINGS = {"betas": {"values": (0.01, 0.02, 0.5)}}

@@ -43,13 +43,27 @@ def make_walk(grid: str | ForeignGrid, schedule: Schedule, steps: int) -> Walk:
     """The walk over a registered grid, from the process's own prior, or over a foreign one.
 
     Raises:
-        SettingError: as `make_grid`; or noise levels that the schedule does not reach.
+        SettingError: as `make_grid`; or noise levels that the schedule does not reach, or that do not fall.
     """
     if isinstance(grid, str):
         return Walk(make_grid(grid, schedule, steps), schedule.prior_std)
     if steps < 1:
         raise SettingError(f"sampling takes at least 1 step, not {steps}")
-    return grid(schedule, steps)
+    walk = grid(schedule, steps)
+    _check_falling(walk.times)
+    return walk
+
+
+def _check_falling(times: Tensor) -> None:
+    """Refuse times that do not fall; the last may stand twice, where a walk ends above clean data."""
+    falls = times.diff() < 0
+    falls[-1] |= times[-1] == times[-2]
+    for place in (~falls).nonzero()[:1].flatten().tolist():
+        raise SettingError(
+            f"the walk of {len(falls)} steps does not fall: it goes from t = {times[place]:g} to t = "
+            f"{times[place + 1]:g} in step {place + 1}. Correct the scheduler's levels, take another number of steps, "
+            "or name a grid"
+        )
 
 
 def times_at(schedule: Schedule, ratios: Tensor) -> Tensor:

@@ -35,6 +35,13 @@ class EDMGrid:
     rho: float | None = 7.0
     ends_at_zero: bool = True
 
+    def __post_init__(self) -> None:
+        _check_levels(self.sigma_min, self.sigma_max)
+        # beyond e^±700 the root σ^(1/ρ) leaves double precision
+        least = max(abs(math.log(self.sigma_min)), abs(math.log(self.sigma_max))) / 700
+        if self.rho is not None and not least < self.rho < math.inf:
+            raise SettingError(f"rho = {self.rho:g} of a karras ladder must be a number above {least:.2g}")
+
     def __call__(self, schedule: Schedule, steps: int) -> Walk:
         """The walk of N steps."""
         if self.rho is None:
@@ -90,6 +97,12 @@ class FlowGrid:
     below_one: bool = False
     ends_at_zero: bool = True
 
+    def __post_init__(self) -> None:
+        if not 0 < self.shift < math.inf:
+            raise SettingError(f"shift = {self.shift:g} of straight lines must be a number above 0")
+        if self.terminal is not None and not 0 <= self.terminal < 1:
+            raise SettingError(f"terminal = {self.terminal:g} of straight lines must lie from 0 to below 1")
+
     def __call__(self, schedule: Schedule, steps: int) -> Walk:
         """The walk of N steps over the flow schedule."""
         smallest = 1 / self.total
@@ -124,6 +137,11 @@ class ScoreGrid:
     sigma_max: float = 1348.0
     eps: float = 1e-5
 
+    def __post_init__(self) -> None:
+        _check_levels(self.sigma_min, self.sigma_max)
+        if not 0 < self.eps < 1:
+            raise SettingError(f"eps = {self.eps:g}, where the network's time ends, must lie between 0 and 1")
+
     def __call__(self, schedule: Schedule, steps: int) -> Walk:
         """The walk of N steps."""
         if steps < 2:
@@ -133,3 +151,8 @@ class ScoreGrid:
         told = self.sigma_min * (self.sigma_max / self.sigma_min) ** own
         times = times_at(schedule, torch.cat([levels, torch.zeros(1, dtype=torch.float64)]))
         return Walk(times, self.sigma_max, told)
+
+
+def _check_levels(low: float, high: float) -> None:
+    if not 0 < low < high < math.inf:
+        raise SettingError(f"a walk needs 0 < sigma_min < sigma_max, not {low:g} and {high:g}")

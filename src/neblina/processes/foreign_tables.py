@@ -125,6 +125,11 @@ class TableGrid:
     def _indices(self, table: np.ndarray, steps: int) -> np.ndarray:
         total = len(table)
         reached = int((-np.log(table) >= self.least_log_snr).sum())
+        if reached < steps:
+            raise SettingError(
+                f"of the table's {total} levels {reached} have a half log-SNR of at least {self.least_log_snr:g}, and "
+                f"{steps} steps are asked for"
+            )
         index = SPACINGS[self.spacing](reached, total, steps, self.drops_last)
         if self.spacing == "leading":
             index = index + self.offset

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from neblina.bundle.schedulers.conversion import Conversion
 from neblina.bundle.schedulers.parts import read_final, read_ladder
 from neblina.bundle.schedulers.values import Values
+from neblina.core.errors import SettingError
 from neblina.processes.continuous import Flow
 from neblina.processes.foreign_continuous import FlowGrid
 
@@ -66,5 +67,8 @@ def _shift(values: Values, mu: float | None, field: str) -> float:
     if mu is None:
         reason = "the shift depends on the size of the picture; give its logarithm, mu"
         raise values.refusal("use_dynamic_shifting", reason)
-    kinds: dict[str, Callable[[float], float]] = {"exponential": math.exp, "linear": float}
-    return kinds[values.one_of("time_shift_type", {kind: kind for kind in kinds})](mu)
+    linear = values.one_of("time_shift_type", {"exponential": False, "linear": True})
+    if not abs(mu) <= 100 or (linear and mu <= 0):
+        at = "the shift itself, above 0 and at most 100" if linear else "the shift's logarithm, from -100 to 100"
+        raise SettingError(f"{values.kind}: mu = {mu:g} must be a number: {at}")
+    return mu if linear else math.exp(mu)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neblina.bundle.schedulers.fields import FIELDS, REFUSED
+from neblina.bundle.schedulers.ranges import RANGES
 from neblina.core.errors import CheckpointError, choose
 
 
@@ -13,12 +14,12 @@ class Values:
     Args:
         config: a `scheduler_config.json`.
     Raises:
-        CheckpointError: a scheduler without a counterpart here.
+        CheckpointError: no scheduler's name, one without a counterpart here, or a value of another kind or range.
         SettingError: a field that the scheduler does not have.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.kind = str(config.get("_class_name", "DDPMScheduler"))
+        self.kind = _kind(config)
         if self.kind in REFUSED:
             raise CheckpointError(f"scheduler {self.kind} cannot be read: {REFUSED[self.kind]}")
         if self.kind not in FIELDS:
@@ -28,6 +29,7 @@ class Values:
             choose(f"field of {self.kind}", key, FIELDS[self.kind])
         self._values = {**FIELDS[self.kind], **given}
         self._open = set(self._values)
+        self._check()
 
     def __contains__(self, field: str) -> bool:
         """Whether the scheduler has the field."""
@@ -79,3 +81,23 @@ class Values:
         for field in sorted(self._open):
             if self._values[field] != FIELDS[self.kind][field]:
                 raise self.refusal(field, "it has no meaning here beside the other fields")
+
+    def _check(self) -> None:
+        """Refuse a value of another kind or range."""
+        for field, value in self._values.items():
+            nothing = value is None and FIELDS[self.kind][field] is None
+            if not nothing and not RANGES[field].holds(value):
+                raise self.refusal(field, f"it is {RANGES[field].says}")
+        low, high = self._values.get("sigma_min"), self._values.get("sigma_max")
+        if low is not None and high is not None and low >= high:
+            raise self.refusal("sigma_min", f"it lies below sigma_max, which is {high:g}")
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    kind = config.get("_class_name")
+    if not isinstance(kind, str):
+        raise CheckpointError(
+            f"a scheduler's configuration says its class in _class_name, and this one says {kind!r}: write it in, such "
+            "as DDPMScheduler, or save the scheduler again"
+        )
+    return kind
