@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from neblina.bundle.folder import CARD, Bundle, load_bundle, save_bundle
-from neblina.bundle.schedulers import Sampling, read_scheduler, route, sampling_of, write_scheduler
+from neblina.bundle.schedulers import Sampling, Written, read_scheduler, route, sampling_of, write_scheduler
 from neblina.core.conditions import Condition
 from neblina.core.errors import CheckpointError, NeblinaError, SettingError, StorageError
 from neblina.core.plan import conditional
@@ -257,7 +257,7 @@ def test_a_scheduler_is_read_back_as_it_was_written(name: str, sampler: str, zer
     schedule = make_schedule(name, zero_snr=zero_snr, **SETTINGS.get(name, {}))
     keeps = sampler == "ddim"
     sampling = Sampling(sampler=sampler, grid="trailing", clip=2.0, clip_keeps_direction=keeps)
-    written = write_scheduler(schedule, "v", sampling)
+    written = write_scheduler(schedule, "v", sampling).config
     assert written is not None
     read = read_scheduler(written)
     assert (read.schedule, read.parameterisation, read.sampler) == (schedule, "v", sampler)
@@ -265,7 +265,7 @@ def test_a_scheduler_is_read_back_as_it_was_written(name: str, sampler: str, zer
     steps = 3
     assert torch.allclose(make_walk(read.grid, schedule, steps).times, make_walk("trailing", schedule, steps).times)
     again = sampling_of(written, read)
-    assert write_scheduler(schedule, "v", again) == written
+    assert write_scheduler(schedule, "v", again) == Written(written)
     assert read_scheduler(written) == read
 
 
@@ -273,7 +273,7 @@ def test_a_scheduler_is_read_back_as_it_was_written(name: str, sampler: str, zer
     ("schedule", "parameterisation", "sampler", "clock", "kind"),
     [
         ("flow", "flow", "euler", "time", "FlowMatchEulerDiscreteScheduler"),
-        ("flow", "flow", "heun_flow", None, "FlowMatchHeunDiscreteScheduler"),
+        ("flow", "flow", "heun_flow", None, "FlowMatchEulerDiscreteScheduler"),
         ("edm", "edm", "ddim", None, "EDMEulerScheduler"),
         ("ve", "score", "ddpm", "sigma", "ScoreSdeVeScheduler"),
     ],
@@ -281,7 +281,8 @@ def test_a_scheduler_is_read_back_as_it_was_written(name: str, sampler: str, zer
 def test_a_process_without_a_table_is_written_as_the_scheduler_of_its_kind(
     schedule: str, parameterisation: str, sampler: str, clock: str | None, kind: str
 ) -> None:
-    written = write_scheduler(make_schedule(schedule), parameterisation, Sampling(sampler=sampler), clock=clock)
+    sampling = Sampling(sampler=sampler)
+    written = write_scheduler(make_schedule(schedule), parameterisation, sampling, clock=clock).config
     assert written is not None
     assert written["_class_name"] == kind
     read = read_scheduler(written)
@@ -295,7 +296,9 @@ def test_a_process_without_a_table_is_written_as_the_scheduler_of_its_kind(
 def test_a_model_that_no_scheduler_says_is_written_without_one(
     schedule: str, parameterisation: str, clock: str | None
 ) -> None:
-    assert write_scheduler(make_schedule(schedule), parameterisation, Sampling(), clock=clock) is None
+    written = write_scheduler(make_schedule(schedule), parameterisation, Sampling(), clock=clock)
+    assert written.config is None
+    assert written.lacks[0].startswith(f"diffusers has no scheduler that says {schedule}, {parameterisation} and ")
 
 
 def test_old_attention_names_are_read(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A model as a folder: `model_index.json`, `unet/`, `scheduler/` as diffusers writes them, and `neblina.json`.
 
 `neblina.json` holds what diffusers has no place for (the process, the parameterisation, the classes, how to sample,
-what it was trained with and measured at); a folder without it is read from diffusers' own files. Weights are
+what it was trained with and measured at, and under `scheduler_lacks` what the scheduler's file could not say of how it
+samples); a folder without it is read from diffusers' own files. Weights are
 safetensors under the ecosystem's parameter names.
 """
 
@@ -82,6 +83,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
     Raises:
         CheckpointError: something is there that this does not write.
+        SettingError: the model's own sampling names a sampler that there is not.
         StorageError: the disk is full or refuses; what was there before is untouched.
     """
     strange = {entry.name for entry in folder.iterdir()} - _OURS if folder.exists() else set()
@@ -90,7 +92,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             f"{folder} holds {sorted(strange)[0]}, which saving a model would delete; it is left alone. "
             "Choose another place."
         )
-    scheduler = write_scheduler(
+    written = write_scheduler(
         bundle.schedule,
         bundle.parameterisation,
         bundle.sampling,
@@ -98,6 +100,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         learned_variance=bundle.learned_variance,
     )
     index: dict[str, Any] = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
+    scheduler = written.config
     if scheduler is not None:
         kind = scheduler["_class_name"]
         index["_class_name"] = _PIPELINES.get(kind, "DDPMPipeline")
@@ -112,6 +115,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "null_label": bundle.null_label,
         "learned_variance": bundle.learned_variance,
         "sampling": asdict(bundle.sampling),
+        "scheduler_lacks": list(written.lacks),
         **bundle.card,
     }
     with new_folder(folder) as aside:
@@ -218,7 +222,7 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
         tuple(card["labels"]),
         card["null_label"],
         sampling,
-        {key: value for key, value in card.items() if key not in (*known, "learned_variance")},
+        {key: value for key, value in card.items() if key not in (*known, "learned_variance", "scheduler_lacks")},
         learned,
     )
 

@@ -1,8 +1,11 @@
 """From a model of this package to the diffusers scheduler that samples it alike."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from neblina.bundle.schedulers.fields import FIELDS
+from neblina.bundle.schedulers.lacks import lacking
 from neblina.bundle.schedulers.read import read_scheduler
 from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.tables import PREDICTIONS, SCHEDULES
@@ -11,8 +14,20 @@ from neblina.denoisers.parameterisations import default_clock, parameterisations
 from neblina.processes.schedules import Schedule
 
 _VARIANCES = {"ddpm_large": "fixed_large"}
-_LINES = {"heun_flow": "FlowMatchHeunDiscreteScheduler"}
 _SPACINGS = {"uniform": "trailing", "trailing": "trailing"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A scheduler's file.
+
+    Attributes:
+        config: the `scheduler_config.json`; None where diffusers has no counterpart of the process.
+        lacks: what it does not say of how the model samples, a sentence each.
+    """
+
+    config: dict[str, Any] | None
+    lacks: tuple[str, ...] = ()
 
 
 def write_scheduler(
@@ -22,51 +37,64 @@ def write_scheduler(
     *,
     clock: str | None = None,
     learned_variance: bool = False,
-) -> dict[str, Any] | None:
-    """The `scheduler_config.json` of a model; None where diffusers has no counterpart of it.
+) -> Written:
+    """The scheduler's file of a model.
 
-    A model that follows a diffusers scheduler keeps it. Otherwise: a DDIMScheduler where it samples as that one does,
-    a DDPMScheduler on every other table, the schedulers of straight lines, of EDM and of the VE SDE on those. A model
-    that learned its variance has a DDPMScheduler, which alone can split its network's channels. What is written reads
-    back as the same process, parameterisation and clock, or it is not written.
+    What is written reads back as the same process, parameterisation and clock, or it is not written. A model that
+    follows a diffusers scheduler keeps it. Otherwise the first scheduler of its process that reads back as the same
+    sampler, walk and clipping too, at the model's own number of steps: a DDIMScheduler or a DDPMScheduler on a table,
+    those of straight lines, of EDM and of the VE SDE. Where none does, the plain one of the process (DDPMScheduler on
+    a table, Euler's on straight lines), so that diffusers still opens the folder, and the sentences that it lacks.
+
+    Raises:
+        SettingError: an unknown sampler or parameterisation.
     """
-    own = sampling.scheduler
-    for config in (own, _config(schedule, parameterisation, sampling, learned_variance)):
-        if config is None:
-            continue
+    told = clock or default_clock(parameterisations[parameterisation], schedule)
+    plain = Written(None, (f"diffusers has no scheduler that says {schedule.name}, {parameterisation} and {told}",))
+    candidates = [*_candidates(schedule, parameterisation, sampling, learned_variance)]
+    for config in [*([] if sampling.scheduler is None else [dict(sampling.scheduler)]), *candidates]:
         try:
             read = read_scheduler(config)
         except NeblinaError:
             continue
-        same = (read.schedule, read.parameterisation, read.learned_variance) == (
-            schedule,
-            parameterisation,
-            learned_variance,
+        row = parameterisations[read.parameterisation]
+        theirs = (
+            read.schedule,
+            read.parameterisation,
+            read.learned_variance,
+            read.clock or default_clock(row, schedule),
         )
-        row = parameterisations[parameterisation]
-        told = [name or default_clock(row, schedule) for name in (read.clock, clock)]
-        if same and told[0] == told[1] and (config is not own or read.sampler == sampling.sampler):
-            return dict(config)
-    return None
+        if theirs != (schedule, parameterisation, learned_variance, told):
+            continue
+        lacks = lacking(read, schedule, told, sampling)
+        if not lacks:
+            return Written(config)
+        plain = Written(config, lacks)
+    return plain
 
 
-def _config(
+def _candidates(
     schedule: Schedule, parameterisation: str, sampling: Sampling, learned_variance: bool
-) -> dict[str, Any] | None:
+) -> Iterator[dict[str, Any]]:
+    """The schedulers that may say the process, the plain one last."""
     settings = schedule.config()
     if schedule.name == "flow":
-        return _whole(_LINES.get(sampling.sampler, "FlowMatchEulerDiscreteScheduler"))
-    if schedule.name == "edm":
-        return _whole("EDMEulerScheduler", sigma_max=settings["sigma_max"])
-    if schedule.name == "ve":
-        return _whole("ScoreSdeVeScheduler", sigma_min=settings["sigma_min"], sigma_max=settings["sigma_max"])
-    return _table(schedule, parameterisation, sampling, learned_variance)
+        yield _whole("FlowMatchHeunDiscreteScheduler")
+        yield _whole("FlowMatchEulerDiscreteScheduler")
+    elif schedule.name == "edm":
+        yield _whole("EDMEulerScheduler", sigma_max=settings["sigma_max"])
+    elif schedule.name == "ve":
+        yield _whole("ScoreSdeVeScheduler", sigma_min=settings["sigma_min"], sigma_max=settings["sigma_max"])
+    else:
+        common = _table(schedule, parameterisation, sampling)
+        if common is not None:
+            variance = "learned_range" if learned_variance else _VARIANCES.get(sampling.sampler, "fixed_small")
+            yield _whole("DDIMScheduler", **common)
+            yield _whole("DDPMScheduler", **common, variance_type=variance)
 
 
-def _table(
-    schedule: Schedule, parameterisation: str, sampling: Sampling, learned_variance: bool
-) -> dict[str, Any] | None:
-    """A DDIMScheduler or a DDPMScheduler."""
+def _table(schedule: Schedule, parameterisation: str, sampling: Sampling) -> dict[str, Any] | None:
+    """What a DDIMScheduler and a DDPMScheduler have in common; None for a table or a prediction that they lack."""
     predictions = {ours: theirs for theirs, ours in PREDICTIONS.items() if theirs != "original_sample"}
     settings = schedule.config()
     name = settings.pop("schedule")
@@ -79,7 +107,7 @@ def _table(
         return None
     settings["num_train_timesteps"] = settings.pop("steps")
     settings["rescale_betas_zero_snr"] = settings.pop("zero_snr")
-    common = {
+    return {
         **settings,
         "beta_schedule": schedules.get(name, "linear"),
         "prediction_type": predictions[parameterisation],
@@ -87,12 +115,6 @@ def _table(
         "clip_sample_range": 1.0 if sampling.clip is None else sampling.clip,
         "timestep_spacing": _SPACINGS.get(sampling.grid or "", "leading"),
     }
-    keeps = sampling.clip is None or sampling.clip_keeps_direction
-    implicit = sampling.sampler in ("ddim", "euler", "dpmpp_1")
-    if implicit and keeps and not learned_variance and common["beta_schedule"] != "sigmoid":
-        return _whole("DDIMScheduler", **common)
-    variance = "learned_range" if learned_variance else _VARIANCES.get(sampling.sampler, "fixed_small")
-    return _whole("DDPMScheduler", **common, variance_type=variance)
 
 
 def _whole(kind: str, **given: Any) -> dict[str, Any]:
