@@ -128,7 +128,11 @@ def test_one_noise_level_is_told_as_one_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_third_order_step_takes_the_whole_second_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """diffusers departs from Lu et al. 2022b, as the authors' release does: D2 is half of the polynomial's f″ h²."""
+    """diffusers departs from the integral of the polynomial through three beliefs: D2 is half of its f″ h².
+
+    With f the belief over half the log-SNR, f″ h²/2 = D2 and the integral of the polynomial weighs f″ h² with `share`;
+    diffusers weighs D2 with it, so that as much again is what it leaves out.
+    """
     settings = {"solver_order": 3, "solver_type": "heun"}
     with pytest.raises(CheckpointError, match="solver_order = 3"):
         read_scheduler({"_class_name": "DPMSolverMultistepScheduler", **settings})

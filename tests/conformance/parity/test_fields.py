@@ -1,6 +1,8 @@
 """No field of a scheduler is dropped in silence."""
 
 import ast
+import importlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,15 @@ def test_every_field_of_a_signature_stands_in_the_table_with_its_default(kind: s
 def test_a_scheduler_that_cannot_be_read_is_refused_with_the_reason(kind: str) -> None:
     with pytest.raises(CheckpointError, match=f"scheduler {kind} cannot be read: "):
         read_scheduler({"_class_name": kind})
+
+
+@pytest.mark.parametrize("kind", ["DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"])
+def test_the_refusal_of_an_inverse_scheduler_says_what_can_be_done_and_where_its_walk_is(kind: str) -> None:
+    with pytest.raises(CheckpointError, match="which no command does; write a DDIMScheduler") as refused:
+        read_scheduler({"_class_name": kind})
+    (place,) = re.findall(r"neblina\.\S+", str(refused.value))
+    module, _, name = place.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_the_page_names_every_scheduler_that_is_read() -> None:

@@ -145,12 +145,16 @@ FIELDS: dict[str, dict[str, Any]] = {
 _DISTILLED = "it samples a distilled network, for which this package has no sampler"
 _DISCRETE = "it samples tokens, and this package reads Gaussian processes"
 _TASK = "it belongs to one task or model family, for which this package has no pipeline"
+_INVERSE = (
+    "it walks from data to noise, which no command does; write a DDIMScheduler into the folder to sample, and invert "
+    "in Python with neblina.samplers.ancestral.ddim_invert"
+)
 
 REFUSED: dict[str, str] = {
     "DPMSolverSinglestepScheduler": "it places the middle of a step on the grid, not in the step; use "
     "DPMSolverMultistepScheduler, or the sampler dpmpp_2s on a grid of this package",
-    "DPMSolverMultistepInverseScheduler": "it walks from data to noise; use samplers.ancestral.ddim_invert",
-    "DDIMInverseScheduler": "it walks from data to noise; use samplers.ancestral.ddim_invert",
+    "DPMSolverMultistepInverseScheduler": _INVERSE,
+    "DDIMInverseScheduler": _INVERSE,
     "IPNDMScheduler": "it knows no table of betas, only its own clock",
     "SASolverScheduler": "this package has no SA-Solver; use DPMSolverMultistepScheduler with sde-dpmsolver++",
     "RePaintScheduler": "it needs a picture and a mask for every call",
