@@ -8,7 +8,8 @@ import pytest
 from diffusers import DDPMPipeline
 from models import small_bundle
 
-from neblina.bundle.folder import CARD, load_bundle, save_bundle
+from neblina.bundle.files import CARD
+from neblina.bundle.folder import load_bundle, save_bundle
 from neblina.bundle.schedulers import Sampling, read_scheduler, write_scheduler
 from neblina.core.errors import SettingError
 from neblina.processes.schedules import make_schedule

@@ -14,7 +14,8 @@ import torch
 from diffusers import DDPMScheduler
 from test_resume import digest, pictures, tiny
 
-from neblina.bundle.folder import CARD, load_bundle
+from neblina.bundle.files import CARD
+from neblina.bundle.folder import load_bundle
 from neblina.core.conditions import Condition
 from neblina.core.errors import CheckpointError, Interrupted, SettingError
 from neblina.objectives.importance import HISTORY

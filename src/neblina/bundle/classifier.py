@@ -1,12 +1,12 @@
 """A classifier of noisy data as a folder: `config.json` and safetensors of its network, and `neblina.json`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neblina.bundle.folder import CARD, WEIGHTS, load_weights
+from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
+from neblina.bundle.folder import WEIGHTS, load_weights
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError
 from neblina.core.tensors import save_tensors
@@ -14,7 +14,6 @@ from neblina.denoisers.classifier import NetworkClassifier
 from neblina.nets.encoder import Encoder, EncoderConfig
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule, make_schedule
-from neblina.version import __version__
 
 KIND = "classifier"
 _FILES = {"config.json", WEIGHTS, CARD}
@@ -48,24 +47,17 @@ def save_classifier(bundle: ClassifierBundle, folder: Path) -> None:
         CheckpointError: something is there that this does not write.
         StorageError: the disk is full or refuses; what was there before is untouched.
     """
-    strange = {entry.name for entry in folder.iterdir()} - _FILES if folder.exists() else set()
-    if strange:
-        raise CheckpointError(
-            f"{folder} holds {sorted(strange)[0]}, which saving a classifier would delete; it is left alone. "
-            "Choose another place."
-        )
+    refuse_strangers(folder, _FILES, "a classifier")
     card = {
-        "format": 1,
-        "version": __version__,
         "kind": KIND,
         "process": bundle.schedule.config(),
         "labels": list(bundle.label_names),
         **bundle.card,
     }
     with new_folder(folder) as aside:
-        (aside / "config.json").write_text(json.dumps(bundle.net.config.to_dict(), indent=2) + "\n")
+        write_json(aside / "config.json", bundle.net.config.to_dict())
         save_tensors(bundle.net.state_dict(), aside / WEIGHTS)
-        (aside / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        write_card(aside, card)
 
 
 def load_classifier_bundle(folder: Path) -> ClassifierBundle:
@@ -79,8 +71,8 @@ def load_classifier_bundle(folder: Path) -> ClassifierBundle:
         raise CheckpointError(f"{folder} is not a classifier's folder: there is no such folder")
     if (folder / "unet").exists():
         raise CheckpointError(f"{folder} is a model, not a classifier; train one with: train digits-classifier")
-    card, config = (_read(folder / name) for name in (CARD, "config.json"))
-    if card.get("kind") != KIND or card.get("format") != 1:
+    card, config = (_read(folder, name) for name in (CARD, "config.json"))
+    if card.get("kind") != KIND or card.get("format") != FORMAT:
         raise CheckpointError(f"{folder / CARD} does not describe a classifier that this version reads")
     net = Encoder(EncoderConfig.from_dict(config))
     load_weights(net, folder)
@@ -92,11 +84,7 @@ def load_classifier_bundle(folder: Path) -> ClassifierBundle:
     return ClassifierBundle(net.eval(), make_schedule(**card["process"]), labels, rest)
 
 
-def _read(place: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(place.read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{place.parent} is not a classifier's folder: {place.name} is missing") from error
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
-    return content
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    if not (folder / name).exists():
+        raise CheckpointError(f"{folder} is not a classifier's folder: {name} is missing")
+    return read_json(folder / name)

@@ -6,7 +6,6 @@ samples); a folder without it is read from diffusers' own files. Weights are
 safetensors under the ecosystem's parameter names.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
 from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError, choose
@@ -26,9 +26,7 @@ from neblina.denoisers.parameterisations import check_end
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule, make_schedule
-from neblina.version import __version__
 
-CARD = "neblina.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OURS = {"model_index.json", CARD, "unet", "scheduler"}
 _PIPELINES = {
@@ -86,12 +84,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         SettingError: the model's own sampling names a sampler that there is not.
         StorageError: the disk is full or refuses; what was there before is untouched.
     """
-    strange = {entry.name for entry in folder.iterdir()} - _OURS if folder.exists() else set()
-    if strange:
-        raise CheckpointError(
-            f"{folder} holds {sorted(strange)[0]}, which saving a model would delete; it is left alone. "
-            "Choose another place."
-        )
+    refuse_strangers(folder, _OURS, "a model")
     written = write_scheduler(
         bundle.schedule,
         bundle.parameterisation,
@@ -106,8 +99,6 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         index["_class_name"] = _PIPELINES.get(kind, "DDPMPipeline")
         index["scheduler"] = ["diffusers", kind]
     card = {
-        "format": 1,
-        "version": __version__,
         "process": bundle.schedule.config(),
         "parameterisation": bundle.parameterisation,
         "clock": bundle.clock,
@@ -119,12 +110,12 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         **bundle.card,
     }
     with new_folder(folder) as aside:
-        _write_json(aside / "model_index.json", index)
-        _write_json(aside / "unet" / "config.json", bundle.net.config.to_dict())
+        write_json(aside / "model_index.json", index)
+        write_json(aside / "unet" / "config.json", bundle.net.config.to_dict())
         save_tensors(bundle.net.state_dict(), aside / "unet" / WEIGHTS)
         if scheduler is not None:
-            _write_json(aside / "scheduler" / "scheduler_config.json", scheduler)
-        _write_json(aside / CARD, card)
+            write_json(aside / "scheduler" / "scheduler_config.json", scheduler)
+        write_card(aside, card)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -139,14 +130,14 @@ def load_bundle(folder: Path) -> Bundle:
         raise CheckpointError(f"{folder} is not a model folder: there is no such folder")
     if not (folder / "unet" / "config.json").exists():
         raise CheckpointError(f"{folder} is not a model folder: unet/config.json is missing")
-    config = UNetConfig.from_dict(_read_json(folder / "unet" / "config.json"))
+    config = UNetConfig.from_dict(read_json(folder / "unet" / "config.json"))
     net = UNet(config)
     load_weights(net, folder / "unet")
     net.eval()
     if (folder / CARD).exists():
-        return _with_card(net, _read_json(folder / CARD), folder / CARD)
+        return _with_card(net, read_json(folder / CARD), folder / CARD)
     place = folder / "scheduler" / "scheduler_config.json"
-    scheduler = _read_json(place)
+    scheduler = read_json(place)
     read = read_scheduler(scheduler)
     _check_variance(config, read.learned_variance, place)
     return Bundle(
@@ -203,8 +194,10 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
     for key in known:
         if key not in card:
             raise CheckpointError(f"{place} lacks {key}")
-    if card["format"] != 1:
-        raise CheckpointError(f"{place} is of format {card['format']}; this version reads format 1. Upgrade neblina.")
+    if card["format"] != FORMAT:
+        raise CheckpointError(
+            f"{place} is of format {card['format']}; this version reads format {FORMAT}. Upgrade neblina."
+        )
     learned = card.get("learned_variance", False)  # folders of before it was learned do not say
     _check_variance(net.config, learned, place)
     for key in card["sampling"]:
@@ -233,18 +226,3 @@ def _check_variance(config: UNetConfig, learned: bool, place: Path) -> None:
             f"{place} says that the variance of this model is {'learned' if learned else 'fixed'}, and its network has "
             f"{config.out_channels} output channels for {config.in_channels} of the pictures"
         )
-
-
-def _read_json(place: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(place.read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{place} is missing") from error
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
-    return content
-
-
-def _write_json(place: Path, content: Mapping[str, Any]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(content, indent=2) + "\n")
