@@ -1,6 +1,8 @@
 """A scheduler's file that says how a model samples is read back as the same walk; one that does not, says so."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from models import small_bundle
 from neblina.bundle.files import CARD
 from neblina.bundle.folder import load_bundle, save_bundle
 from neblina.bundle.schedulers import Sampling, read_scheduler, write_scheduler
+from neblina.bundle.schedulers.lacks import lacking
 from neblina.core.errors import SettingError
+from neblina.processes.foreign import Walk
 from neblina.processes.schedules import make_schedule
 
 SAMPLER, WALK, CLIP = "samples with ", "walks over ", "clips "
@@ -66,6 +70,24 @@ def test_otherwise_the_plain_scheduler_of_the_process_is_written_and_what_it_lac
         assert sentence.startswith(start)
     read = read_scheduler(written.config)
     assert (read.schedule, read.parameterisation) == (make_schedule(schedule), parameterisation)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda walk: replace(walk, start=1.001 * walk.start),
+        lambda walk: replace(walk, told=walk.told + 0.5),
+        lambda walk: replace(walk, times=walk.times**1.01),
+    ],
+    ids=["start", "told", "times"],
+)
+def test_a_walk_is_its_times_its_start_and_what_it_tells(change: Callable[[Walk], Walk]) -> None:
+    schedule, sampling = make_schedule("linear"), Sampling("ddim", grid="leading")
+    read = read_scheduler({"_class_name": "DDIMScheduler", "clip_sample": False})
+    assert lacking(read, schedule, "index", sampling) == ()
+    other = replace(read, grid=lambda schedule, steps: change(read.grid(schedule, steps)))
+    (lack,) = lacking(other, schedule, "index", sampling)
+    assert lack.startswith(WALK)
 
 
 def test_settings_of_a_sampler_count() -> None:
