@@ -273,16 +273,19 @@ def test_samplers_are_listed_and_measured() -> None:
 
 def test_a_walk_is_asked_for_by_tolerance_settings_schedule_and_start(tmp_path: Path) -> None:
     save_bundle(small_bundle(classes=3, schedule="cosine", parameterisation="v"), tmp_path / "model")
+    tolerant = ["generate", "model", "--label", "1", "--sampler", "adaptive", "--tolerance", "0.1"]
+    assert neblina(*tolerant, cwd=tmp_path).returncode == 0
+    assert "chooses its own steps" in refused(*tolerant, "--steps", "3", cwd=tmp_path)
     asked = ["generate", "model", "--label", "1", "--steps", "3"]
     for words in (
-        ["--sampler", "adaptive", "--tolerance", "0.1"],
-        ["--sampler", "edm_stochastic", "--set", "churn=20", "--set", "churn-noise=1.0"],
+        ["--sampler", "edm_stochastic", "--set", "churn=2e1", "--set", "churn-noise=1.0"],
         ["--schedule", "flow"],
         ["--start", "generated/0-00000.png", "--t-start", "0.5", "-n", "2"],
         ["--t-end", "0.2"],
     ):
         done = neblina(*asked, *words, cwd=tmp_path)
         assert done.returncode == 0, (words, done.stderr)
-    assert "is not name=number" in refused(*asked, "--set", "churn", cwd=tmp_path)
+    for words in ("churn", "churn=["):
+        assert "is not name=number" in refused(*asked, "--set", words, cwd=tmp_path)
     assert "give some to start from" in refused(*asked, "--t-start", "0.5", cwd=tmp_path)
     assert "missing.png does not exist" in refused(*asked, "--start", "missing.png", cwd=tmp_path)
