@@ -15,6 +15,7 @@ from neblina.objectives.hybrid import Objective, variance_loss
 from neblina.objectives.simple import compare, simple_loss
 from neblina.objectives.variational import decoder, level_log_probability, step_term
 from neblina.processes.gaussian import GaussianProcess, Learned
+from neblina.processes.schedules import Schedule
 from neblina.processes.tables import Cosine, Linear
 
 STEPS = 50
@@ -80,6 +81,24 @@ def test_its_value_is_that_of_the_bound_s_terms() -> None:
         else:
             nats = step_term(process, x0[one], x[one], when, when - 1 / STEPS, part, Learned())
         assert float(loss[row].detach()) == pytest.approx(STEPS * float(nats.detach()) / (16 * math.log(2)), rel=1e-4)
+
+
+@pytest.mark.parametrize("schedule", [Linear(1000), Cosine(1000)], ids=["linear", "cosine"])
+def test_a_network_that_knows_nothing_yet_has_a_finite_loss_and_gradient_at_every_step(schedule: Schedule) -> None:
+    """A new network's eps is 0, so its x̂_0 = x/α is a hundred to a hundred thousand near t = 1."""
+    net = TwoHalves()
+    for parameter in net.parameters():
+        torch.nn.init.zeros_(parameter)
+    denoiser = NetworkDenoiser(net, GaussianProcess(schedule), "eps", learned_variance=True)
+    generator = torch.Generator().manual_seed(0)
+    t = torch.tensor([1, 2, 3, 500, 900, 990, 998, 999, 1000], dtype=torch.float64) / 1000
+    x0 = torch.randint(0, 256, (9, 1, 4, 4), generator=generator) / 127.5 - 1
+    x0[:, :, 0, 0], x0[:, :, 0, 1] = -1, 1
+    noise = torch.randn(x0.shape, generator=generator)
+    loss = Objective(vlb_weight=0.001)(denoiser, x0, noise, t, Condition()).loss
+    assert bool(loss.isfinite().all())
+    for half in gradients(net, loss.sum()):
+        assert all(one is not None and bool(one.isfinite().all()) for one in half)
 
 
 @pytest.mark.training

@@ -194,6 +194,26 @@ def test_the_decoder_s_levels_share_all_probability(std: float, mean: float, dty
     assert float(log.double().exp().sum()) == pytest.approx(1, abs=1e-9 if dtype is torch.float64 else 1e-4)
 
 
+@pytest.mark.parametrize("mean", [-1e5, -1e2, 1e2, 1e5])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_belief_far_outside_has_a_finite_surprise_that_points_back(mean: float, dtype: torch.dtype) -> None:
+    """log Φ(z) ≈ −z²/2 in its tail: nothing of it is lost, nor of its slope −z/σ."""
+    levels = torch.linspace(-1, 1, 256, dtype=dtype)[:, None]
+    means = torch.full_like(levels, mean, requires_grad=True)
+    std = torch.full_like(levels, 0.006, requires_grad=True)
+    log = level_log_probability(levels, Normal(means, std))
+    log.sum().backward()
+    assert means.grad is not None
+    assert std.grad is not None
+    # the nearer edge of a level's interval; the level next to the belief is open on its side
+    away = ((levels - mean).abs() - 1 / 255).detach()[1:-1] / 0.006
+    assert torch.allclose(log.detach()[1:-1], -(away**2) / 2, rtol=1e-3)
+    assert torch.allclose(means.grad[1:-1], -math.copysign(1, mean) * away / 0.006, rtol=1e-2)
+    assert bool(means.grad.isfinite().all())
+    assert torch.allclose(std.grad[1:-1], away**2 / 0.006, rtol=1e-2)
+    assert bool(std.grad.isfinite().all())
+
+
 def test_a_level_s_probability_is_the_integral_over_its_interval() -> None:
     level = torch.tensor([[2 * 100 / 255 - 1]], dtype=torch.float64)
     decoded = Normal(torch.tensor([[-0.2]], dtype=torch.float64), torch.tensor([0.02], dtype=torch.float64))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
+from neblina.core.shapes import expand
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.objectives.simple import Compared, compare
 from neblina.objectives.variational import decoder, level_log_probability, step_term
@@ -60,7 +61,8 @@ def variance_loss(denoiser: NetworkDenoiser, compared: Compared, x0: Tensor, t: 
     # rows of the first step are sent through the second, and the other way round, so that all are finite
     later = torch.where(first, 2 / steps, t)
     divergence = step_term(process, x0, compared.x, later, later - 1 / steps, belief, Learned())
-    decoded = decoder(process, torch.full_like(t, 1 / steps), torch.full_like(t, 2 / steps), belief, Learned())
+    near = replace(belief, mean=torch.where(expand(first, x0) > 0, belief.mean, x0))
+    decoded = decoder(process, torch.full_like(t, 1 / steps), torch.full_like(t, 2 / steps), near, Learned())
     surprise = -level_log_probability(x0, decoded).flatten(1).sum(1)
     nats = torch.where(first.to(x0.device), surprise, divergence)
     return steps * nats / (math.log(2) * x0[0].numel())

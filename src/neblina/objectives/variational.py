@@ -157,16 +157,22 @@ def level_log_probability(x0: Tensor, decoded: Normal, levels: int = LEVELS) -> 
     level = torch.round((x0 + 1) * (levels - 1) / 2)
     centre = level * 2 / (levels - 1) - 1
     std = expand(decoded.std, x0) if decoded.std is not None else torch.zeros_like(x0)
-    # far enough to be open, near enough that no gradient is ∞ · 0
-    far = torch.full_like(std, 1e4)
-    low = torch.where(level <= 0, -far, (centre - 1 / (levels - 1) - decoded.mean) / std)
-    high = torch.where(level >= levels - 1, far, (centre + 1 / (levels - 1) - decoded.mean) / std)
+    low = (centre - 1 / (levels - 1) - decoded.mean) / std
+    high = (centre + 1 / (levels - 1) - decoded.mean) / std
     # Φ(high) − Φ(low) = Φ(−low) − Φ(−high): taken in the left tail, where it keeps its digits
     right = low + high > 0
     below, above = torch.where(right, -high, low), torch.where(right, -low, high)
-    lower, upper = torch.special.log_ndtr(below), torch.special.log_ndtr(above)
-    log: Tensor = upper + torch.log(-torch.expm1(lower - upper))
-    return log
+    lower, upper = _log_normal(below), _log_normal(above)
+    # so far out that the two round to one, the difference is the larger's own size
+    inside = upper + torch.log((-torch.expm1(lower - upper)).clamp(min=torch.finfo(upper.dtype).tiny))
+    return torch.where(level <= 0, _log_normal(high), torch.where(level >= levels - 1, _log_normal(-low), inside))
+
+
+def _log_normal(z: Tensor) -> Tensor:
+    """log Φ(z) with a gradient that keeps its digits in the left tail, where that of log_ndtr loses them all."""
+    tail = z.clamp(max=-1)
+    left = torch.log(torch.special.erfcx(-tail / math.sqrt(2)) / 2) - tail**2 / 2
+    return torch.where(z < -1, left, torch.special.log_ndtr(z.clamp(min=-1)))
 
 
 def check_variance(variance: Variance) -> None:
