@@ -221,7 +221,7 @@ def test_two_processes_with_an_uneven_last_batch_find_what_one_does(tmp_path: Pa
         "import json, os, torch; torch.set_num_threads(1)\n"
         "from dataclasses import asdict\n"
         "from pathlib import Path\n"
-        "from test_likelihood import measured\n"
+        f"from {Path(__file__).stem} import measured\n"
         "found = json.dumps(asdict(measured()))\n"
         "Path(sys.argv[1], os.environ['RANK'] + '.json').write_text(found)\n"
     )
