@@ -125,7 +125,7 @@ def main() -> None:
     for problem, operator in problems.items():
         clean = operator(truth)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-        y = operator(clean + NOISE * noise) if isinstance(operator, Mask) else clean + NOISE * noise
+        y = operator.seen(clean + NOISE * noise)
         seen = y if isinstance(operator, Mask) else y.repeat_interleave(2, 2).repeat_interleave(2, 3)
         rows.append(Row(f"measured: {problem}", to_uint8(seen[shown])))
         for name, settings in METHODS.items():

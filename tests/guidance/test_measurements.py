@@ -14,6 +14,7 @@ from neblina.core.posterior import Gaussian
 from neblina.core.shapes import expand
 from neblina.guidance.inverse import moment_matched, posterior_sampled
 from neblina.guidance.operators import AveragePool, Mask, Operator
+from neblina.guidance.registry import guidances
 from neblina.processes.continuous import VP
 from neblina.processes.gaussian import Eta, GaussianProcess
 from neblina.processes.grids import make_grid
@@ -157,6 +158,21 @@ def test_posterior_sampling_comes_nearer_the_measurement_but_not_to_the_conditio
 
     assert distance(made) < 0.4 * distance(free)
     assert residual(made) < 0.3 * residual(free)
+
+
+@pytest.mark.parametrize("method", ["moment-matching", "posterior-sampling"])
+@pytest.mark.parametrize("junk", [1e6, torch.nan, torch.inf])
+def test_the_pixels_outside_a_mask_are_not_looked_at(method: str, junk: float) -> None:
+    prior, operator = smooth_pictures(GaussianProcess(VP())), Mask(KNOWN)
+    guidance = guidances[method].function
+    settings = {"moment-matching": {"noise": NOISE}, "posterior-sampling": {"strength": 100.0}}[method]
+    y, query = measured(operator).expand(5, *SHAPE), noisy(prior.process)
+    one, other = (
+        evaluate(guidance(conditional(prior, Condition()), operator, seen, VP(), **settings), query).mean
+        for seen in (y, torch.where(KNOWN, y, junk))
+    )
+    assert bool(one.isfinite().all())
+    assert torch.equal(one, other)
 
 
 def test_gradients_are_taken_in_company_without_touching_the_others() -> None:

@@ -19,6 +19,9 @@ Moment matching takes p(x_0 | x_t) ≈ N(x̂_0, C) with the covariance that the 
 with products by C as vector-Jacobian products (C is symmetric) and the inverse by conjugate gradients. Where α = 0,
 x_t says nothing of x_0 and neither shift is defined; both are taken to be 0.
 
+The plan's answers are differentiated, and nothing else is: the shift that a classifier (guidance/classifier.py) makes
+inside `plan` comes as a number, without the second derivative that its own change with x would need.
+
 Chung et al. Diffusion Posterior Sampling for General Noisy Inverse Problems. ICLR 2023, eq. 16 and algorithm 1.
 Rozet et al. Learning Diffusion Priors from Observations by Expectation Maximization. NeurIPS 2024, section 4.
 Boys et al. Tweedie Moment Projected Diffusions for Inverse Problems. TMLR 2024.
@@ -67,7 +70,7 @@ def posterior_sampled(
         weight = torch.where((alpha > 0) & (g > 0), strength * sigma**2 / (alpha * g**2), 0.0)
         return _weighted(-weight, gradient)
 
-    return _followed(plan, measurement, shift)
+    return _followed(plan, operator, measurement, shift)
 
 
 @register("moment-matching", source="Rozet et al. 2024, section 4; Boys et al. 2024", noise=1e12)
@@ -107,10 +110,10 @@ def moment_matched(
 
         return spread(_conjugate_gradients(covariance, (y - measured).detach(), iterations))
 
-    return _followed(plan, measurement, shift)
+    return _followed(plan, operator, measurement, shift)
 
 
-def _followed(plan: Plan, measurement: Tensor, shift: Shift) -> Plan:
+def _followed(plan: Plan, operator: Operator, measurement: Tensor, shift: Shift) -> Plan:
     """The plan with its belief shifted; its leaves are differentiated, and nothing that is comes out."""
 
     def followed(query: Query) -> tuple[list[Leaf], Combine]:
@@ -122,7 +125,7 @@ def _followed(plan: Plan, measurement: Tensor, shift: Shift) -> Plan:
         def shifted(posteriors: Sequence[Posterior]) -> Posterior:
             with torch.enable_grad():
                 belief = combine(posteriors)
-                moved = shift(x, query.t, belief.mean, y.to(belief.mean))
+                moved = shift(x, query.t, belief.mean, operator.seen(y.to(belief.mean)))
             kept = (belief.mean + moved, belief.unclipped_mean, belief.variance_fraction)
             return Gaussian(*(None if one is None else one.detach() for one in kept))  # type: ignore[arg-type]
 

@@ -21,6 +21,10 @@ class Operator(Protocol):
         """A x for x of shape (B, *)."""
         ...
 
+    def seen(self, measurement: Tensor) -> Tensor:
+        """A measurement of shape (B, *) without what of it was not measured: 0 there, whatever stood in its place."""
+        ...
+
     def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a measurement of one sample of that shape.
 
@@ -43,6 +47,9 @@ class AveragePool:
     def __call__(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, self.factor)
 
+    def seen(self, measurement: Tensor) -> Tensor:
+        return measurement
+
     def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         *channels, height, width = shape
         if self.factor < 1 or height % self.factor or width % self.factor:
@@ -62,6 +69,9 @@ class Mask:
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.where(self.known.to(x.device, torch.bool), x, 0.0)
+
+    def seen(self, measurement: Tensor) -> Tensor:
+        return self(measurement)
 
     def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if tuple(self.known.shape) not in (shape, shape[1:]):

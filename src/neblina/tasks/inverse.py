@@ -9,7 +9,7 @@ from torch import Tensor
 from neblina.core.errors import SettingError, choose
 from neblina.core.plan import Plan
 from neblina.guidance.inverse import moment_matched, posterior_sampled
-from neblina.guidance.operators import Mask, Operator
+from neblina.guidance.operators import Operator
 from neblina.guidance.settings import GuidanceSettings
 from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate
@@ -83,8 +83,7 @@ def restore(
         raise SettingError(f"batch ({batch}) is at least 1, offset ({offset}) at least 0")
     if labels is not None and labels.shape != (len(measurement),):
         raise SettingError(f"there are {len(measurement)} measurements and labels of shape {tuple(labels.shape)}")
-    y = measurement.float()
-    y = operator(y) if isinstance(operator, Mask) else y
+    y = operator.seen(measurement.float())
     if not bool(y.isfinite().all()):
         raise SettingError("the measurement holds values that are not finite")
     denoiser = model.bundle.denoiser()
