@@ -1,6 +1,7 @@
 """Classifiers of noisy pictures: they learn, a stopped run goes on to the same bits, and the folder is whole."""
 
 import hashlib
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from neblina.bundle.classifier import load_classifier_bundle, save_classifier
 from neblina.bundle.folder import WEIGHTS
-from neblina.core.errors import CheckpointError, SettingError
+from neblina.core.errors import CheckpointError, Interrupted, SettingError
 from neblina.data.pictures import InMemory, to_float
 from neblina.training.classifier import new_classifier, train_classifier
 from neblina.training.recipe import Recipe, build_recipe, load_recipe
@@ -72,6 +73,54 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         train_classifier(tiny(batch=4), pictures(), tmp_path / "parts", device="cpu", resume=True)
     train_classifier(tiny(), pictures(), tmp_path / "parts", device="cpu", resume=True)
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    def press(report: Report) -> None:
+        if report.step == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    train_classifier(tiny(), pictures(), tmp_path / "whole", device="cpu")
+    with pytest.raises(Interrupted, match=r"stopped after step 7 of 30.*--resume"):
+        train_classifier(tiny(), pictures(), tmp_path / "parts", device="cpu", on_report=press)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train_classifier(tiny(), pictures(), tmp_path / "parts", device="cpu", resume=True)
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+
+
+def test_going_on_with_other_pictures_is_refused(tmp_path: Path) -> None:
+    train_classifier(tiny(images=32), pictures(), tmp_path, device="cpu")
+    whole = pictures()
+    for other, said in (
+        (InMemory(whole.pixels[:29], whole.labels[:29], whole.label_names), "pictures: 30 there, 29 here"),  # type: ignore[index]
+        (
+            InMemory(whole.pixels, whole.labels, ("dark", "grey", "white")),
+            r"classes: \['dark', 'grey', 'bright'\] there",
+        ),
+    ):
+        with pytest.raises(SettingError, match=said):
+            train_classifier(tiny(images=32), other, tmp_path, device="cpu", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "value"),
+    [
+        ("objective", "loss", "hybrid"),
+        ("objective", "weighting", "min-snr"),
+        ("objective", "times", "score-norm"),
+        ("process", "parameterisation", "eps"),
+        ("process", "clock", "time"),
+        ("training", "snapshots_every", 10),
+        ("training", "sample_every", 10),
+        ("sampling", "sampler", "ddim"),
+        ("sampling", "guidance", 2.0),
+    ],
+)
+def test_a_setting_that_means_nothing_to_a_classifier_is_refused(section: str, setting: str, value: object) -> None:
+    content = tiny().model_dump()
+    recipe = build_recipe({**content, section: {**content[section], setting: value}}, "the test's recipe")
+    with pytest.raises(SettingError, match=rf"{section}\.{setting} means nothing to a classifier"):
+        new_classifier(recipe, pictures())
 
 
 @pytest.mark.training

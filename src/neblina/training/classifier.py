@@ -2,14 +2,16 @@
 
     L = E_{t, ε} −log p_φ(y | α_t x_0 + σ_t ε)
 
-The loop is smaller than a denoiser's: one process, no previews. It is as resumable: everything random in a step is a
-function of (seed, step), and a checkpoint holds weights, average, optimiser and the losses since the last log line.
+The loop is smaller than a denoiser's: one process, no previews. It stops and goes on as that one does: everything
+random in a step is a function of (seed, step), and a checkpoint holds weights, average, optimiser and the losses since
+the last log line.
 
 Dhariwal, Nichol. Diffusion Models Beat GANs on Image Synthesis. NeurIPS 2021, section 4.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,21 +31,32 @@ from neblina.training.checkpoint import drop_after, list_checkpoints, newest_che
 from neblina.training.ema import Ema
 from neblina.training.examples import draw_examples, read_batch, step_seed
 from neblina.training.journal import Journal
-from neblina.training.recipe import Recipe, build_recipe, differences
-from neblina.training.run import OnReport, Report
+from neblina.training.recipe import Objective, Recipe, Sampling
+from neblina.training.run import OnReport, Report, interrupted, interruptible
+from neblina.training.same import check_same_run, setting_of
 from neblina.training.trainer import learning_rate
+
+# settings that a denoiser's recipe has and a classifier does not look at
+_UNUSED = {
+    "objective": tuple(Objective.model_fields),
+    "process": ("parameterisation", "clock"),
+    "training": ("snapshots_every",),
+    "sampling": tuple(Sampling.model_fields),
+}
 
 
 def new_classifier(recipe: Recipe, pictures: Pictures) -> ClassifierBundle:
     """The untrained classifier that a recipe describes for these pictures, weights drawn from its seed.
 
     Raises:
-        SettingError: pictures without labels, a recipe that hides or leaves them aside, or a network that does not fit.
+        SettingError: pictures without labels, a recipe that hides or leaves them aside or sets what a classifier does
+            not have, or a network that does not fit.
     """
     if pictures.labels is None or not recipe.data.labels:
         raise SettingError("a classifier is trained on labels: give labelled pictures and leave data.labels on")
     if recipe.training.label_dropout:
         raise SettingError("a classifier is trained on every label: set training.label_dropout to 0")
+    _check_unused(recipe)
     net = recipe.network
     config = EncoderConfig(
         shape=pictures.shape,
@@ -74,7 +87,8 @@ def train_classifier(
     """Train a classifier of noisy pictures, or go on with training one.
 
     Args:
-        recipe: what to do; its parameterisation and sampling mean nothing here.
+        recipe: what to do; objective, parameterisation, clock, sampling and snapshots mean nothing here and are left
+            as they are.
         pictures: the training pictures, with labels.
         folder: where the run lives: `log.jsonl`, `checkpoints/`, and at the end `model/`.
         resume: go on from the newest whole checkpoint; from the beginning if there is none.
@@ -86,6 +100,7 @@ def train_classifier(
         SettingError: a recipe that does not fit the pictures, or not the run that is there.
         DivergenceError: the loss stopped being finite; the last checkpoint stands.
         StorageError: the disk is full; the last checkpoint stands.
+        Interrupted: on Ctrl-C, after finishing the step and saving.
     """
     if world_size() > 1:
         raise SettingError("a classifier is trained by one process; start it without torchrun")
@@ -102,53 +117,78 @@ def train_classifier(
     chosen = recipe.optimizer
     optimizer = torch.optim.AdamW(net.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay)
     classifier = bundle.classifier()
-    first, losses = _restored(recipe, checkpoints, net, ema, optimizer, tell) if resume else (0, [])
+    setting = setting_of(pictures, bundle.label_names)
+    first, losses = _restored(recipe, setting, checkpoints, net, ema, optimizer, tell) if resume else (0, [])
     drop_after(checkpoints, first)
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     write_file(folder / "recipe.yaml", lambda aside: aside.write_text(text))
     journal = Journal(folder, first)
-
-    for step in range(first, steps):
-        loss = _loss(recipe, pictures, classifier, step, place)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), chosen.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        losses.append(float(loss.detach()))
-        if not bool(norm.isfinite()):
-            raise DivergenceError(
-                f"the loss or its gradient was not finite at step {step + 1}. Lower optimizer.lr ({chosen.lr:g}), "
-                "raise optimizer.warmup, or look at the data."
-            )
-        optimizer.step()
-        done = step + 1
-        ema.update(net, done)
-        report = Report(done, steps, done * training.batch)
-        if done % training.log_every == 0 or done == steps:
-            mean = sum(losses) / len(losses)
-            journal.write({"step": done, "images": report.images, "loss": mean}, {"step": done})
-            report, losses = Report(done, steps, report.images, loss=mean), []
-        if done % training.checkpoint_every == 0 or done == steps:
-            save_checkpoint(
-                checkpoints,
-                done,
-                net=net,
-                ema=ema.net,
-                optimizer=optimizer,
-                state={},
-                progress={"recipe": recipe.model_dump(mode="json"), "losses": losses},
-                keep=training.keep,
-            )
-        tell(report)
+    with interruptible() as stop:
+        for step in range(first, steps):
+            loss = _loss(recipe, pictures, classifier, step, place)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            norm = torch.nn.utils.clip_grad_norm_(net.parameters(), chosen.clip)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, step)
+            losses.append(float(loss.detach()))
+            if not bool(norm.isfinite()):
+                raise DivergenceError(
+                    f"the loss or its gradient was not finite at step {step + 1}. Lower optimizer.lr ({chosen.lr:g}), "
+                    "raise optimizer.warmup, or look at the data."
+                )
+            optimizer.step()
+            done = step + 1
+            ema.update(net, done)
+            report = Report(done, steps, done * training.batch)
+            if done % training.log_every == 0 or done == steps:
+                mean = sum(losses) / len(losses)
+                journal.write({"step": done, "images": report.images, "loss": mean}, {"step": done})
+                report, losses = Report(done, steps, report.images, loss=mean), []
+            stopping = stop.is_set() and done < steps
+            if done % training.checkpoint_every == 0 or done == steps or stopping:
+                save_checkpoint(
+                    checkpoints,
+                    done,
+                    net=net,
+                    ema=ema.net,
+                    optimizer=optimizer,
+                    state={},
+                    progress={"recipe": recipe.model_dump(mode="json"), "setting": setting, "losses": losses},
+                    keep=training.keep,
+                )
+            tell(report)
+            if stopping:
+                raise interrupted(done, steps)
     model = folder / "model"
     save_classifier(ClassifierBundle(ema.net, bundle.schedule, bundle.label_names, bundle.card), model)
     return model
 
 
+def _check_unused(recipe: Recipe) -> None:
+    """Refuse settings that would change nothing.
+
+    Raises:
+        SettingError: naming all of them.
+    """
+    plain = Recipe()
+    given = [
+        f"{section}.{name}"
+        for section, names in _UNUSED.items()
+        for name in names
+        if getattr(getattr(recipe, section), name) != getattr(getattr(plain, section), name)
+    ]
+    if recipe.training.sample_every not in (0, plain.training.sample_every):
+        given.append("training.sample_every")
+    if given:
+        means = "means" if len(given) == 1 else "mean"
+        raise SettingError(f"{', '.join(given)} {means} nothing to a classifier; leave it out of its recipe")
+
+
 def _restored(
     recipe: Recipe,
+    setting: dict[str, Any],
     checkpoints: Path,
     net: Encoder,
     ema: Ema[Encoder],
@@ -161,13 +201,7 @@ def _restored(
         tell(Report(0, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
     if checkpoint is None:
         return 0, []
-    changed = list(differences(build_recipe(checkpoint.progress["recipe"], "the checkpoint's recipe"), recipe))
-    if changed:
-        raise SettingError(
-            "this is not the run that the checkpoint is of; it differs in "
-            + "; ".join(changed)
-            + ". Undo the change, or choose another folder with --out"
-        )
+    check_same_run(checkpoint, recipe, setting)
     net.load_state_dict(checkpoint.net)
     ema.net.load_state_dict(checkpoint.ema)
     optimizer.load_state_dict(checkpoint.optimizer)
