@@ -3,9 +3,13 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import random
 import resource
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -308,6 +312,48 @@ def test_resuming_on_other_pictures_is_refused(tmp_path: Path) -> None:
     renamed = InMemory(other.pixels, other.labels, ("a", "b", "z"))
     with pytest.raises(SettingError, match=r"classes: \['a', 'b', 'c'\] there.*choose another folder with --out"):
         train(tiny(images=8 * 8), renamed, tmp_path, resume=True, device="cpu")
+
+
+def stopped_and_resumed(folder: Path) -> None:
+    """A whole run, and one that the main process stops at step 10, in the middle of a log line, and resumes."""
+
+    def press(report: Report) -> None:
+        if report.step == 8:
+            signal.raise_signal(signal.SIGINT)
+
+    recipe = tiny(images=20 * 8, checkpoint_every=10)
+    train(recipe, pictures(), folder / "whole", device="cpu")
+    with pytest.raises(Interrupted):
+        train(recipe, pictures(), folder / "parts", device="cpu", on_report=press)
+    train(recipe, pictures(), folder / "parts", resume=True, device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.training
+def test_two_processes_that_stop_and_go_on_log_the_loss_of_both(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path\n"
+        f"from {Path(__file__).stem} import stopped_and_resumed\n"
+        "stopped_and_resumed(Path(sys.argv[1]))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [record["step"] for record in read_log(tmp_path / "whole" / "log.jsonl")] == [7, 14, 20]
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
 
 
 @pytest.mark.training

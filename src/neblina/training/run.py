@@ -95,7 +95,7 @@ def train(
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         write_file(folder / "recipe.yaml", lambda aside: aside.write_text(text))
         journal = Journal(folder, trainer.step)
-    with _interruptible() as stop:
+    with interruptible() as stop:
         _loop(trainer, folder, checkpoints, journal, tell, stop)
     model = folder / "model"
     if main:
@@ -146,6 +146,7 @@ def _loop(
             )
         if trainer.step % training.checkpoint_every == 0 or done or stopping:
             trainer.check()
+            trainer.share_loss()
             if journal is not None:
                 save_checkpoint(
                     checkpoints,
@@ -160,8 +161,7 @@ def _loop(
             saved = trainer.step
         tell(report)
         if stopping and not done:
-            done_so_far = f"stopped after step {saved} of {steps}; everything is saved"
-            raise Interrupted(f"{done_so_far}. Go on with the same command and --resume", done_so_far)
+            raise interrupted(saved, steps)
 
 
 def _columns(trainer: Trainer) -> int:
@@ -169,7 +169,7 @@ def _columns(trainer: Trainer) -> int:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C (or SIGTERM) into an event; the second one interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -189,3 +189,9 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def interrupted(step: int, steps: int) -> Interrupted:
+    """What is raised once a run that was asked to stop has saved everything."""
+    done = f"stopped after step {step} of {steps}; everything is saved"
+    return Interrupted(f"{done}. Go on with the same command and --resume", done)

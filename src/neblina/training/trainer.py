@@ -31,7 +31,8 @@ from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import Batch, Examples, draw_examples, read_batch, step_seed
 from neblina.training.posthoc import PowerAverages
-from neblina.training.recipe import Recipe, build_recipe, differences
+from neblina.training.recipe import Recipe
+from neblina.training.same import check_same_run, setting_of
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -149,8 +150,12 @@ class Trainer:
         self.summed = 0
         return float(total)
 
+    def share_loss(self) -> None:
+        """Let every process know the loss of all of them since the last log line, as a checkpoint will tell them."""
+        self.loss_sum = self.accelerator.reduce(self.loss_sum, "mean")
+
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint stores beside the tensors."""
+        """What a checkpoint stores beside the tensors; the loss is that of all processes after `share_loss`."""
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "setting": self._setting(),
@@ -185,18 +190,7 @@ class Trainer:
             SettingError: it was made by another recipe, on other pictures or by another number of processes; every
                 difference is named.
         """
-        was = build_recipe(checkpoint.progress["recipe"], "the checkpoint's recipe")
-        changed = list(differences(was, self.recipe))
-        now = self._setting()
-        for name, value in checkpoint.progress["setting"].items():
-            if value != now[name]:
-                changed.append(f"{name}: {value!r} there, {now[name]!r} here")
-        if changed:
-            raise SettingError(
-                "this is not the run that the checkpoint is of; it differs in "
-                + "; ".join(changed)
-                + ". Undo the change, or choose another folder with --out"
-            )
+        check_same_run(checkpoint, self.recipe, self._setting())
         self.bundle.net.load_state_dict(checkpoint.net)
         self.ema.net.load_state_dict(checkpoint.ema)
         self.optimizer.load_state_dict(checkpoint.optimizer)
@@ -235,12 +229,8 @@ class Trainer:
 
     def _setting(self) -> dict[str, Any]:
         """What else the course of a run depends on."""
-        return {
-            "pictures": len(self.pictures),
-            "their shape": list(self.pictures.shape),
-            "classes": list(self.bundle.label_names),
-            "processes": self.accelerator.num_processes,
-        }
+        processes = self.accelerator.num_processes
+        return setting_of(self.pictures, self.bundle.label_names, processes=processes)
 
     def _draw(self, step: int, batch: Batch) -> Examples:
         schedule, importance = self.bundle.schedule, self.importance
