@@ -239,6 +239,11 @@ def test_evaluate_says_the_numbers_and_where_they_are(tmp_path: Path) -> None:
     assert "Did you mean nll" in refused(*words, "--metrics", "nlll", cwd=tmp_path)
     assert "no pictures were held out" in refused("evaluate", "model", cwd=tmp_path)
     assert "terms 1000 is not 1" in refused("evaluate", "model", "--data", "held", "--terms", "1000", cwd=tmp_path)
+    (tmp_path / "held" / "1" / "2.png").write_bytes(b"no picture")
+    assert "pass --skip-bad" in refused(*words, cwd=tmp_path)
+    some = neblina(*words, "--skip-bad", cwd=tmp_path).stdout
+    assert "5 of 5: the pictures of held" in some
+    assert "2.png" in some
 
 
 @pytest.mark.slow

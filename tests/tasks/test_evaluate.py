@@ -17,7 +17,8 @@ from neblina.evaluation.likelihood import How
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.tasks.evaluate import evaluate
 from neblina.tasks.held import open_held
-from neblina.tasks.model import Model
+from neblina.tasks.model import Model, load
+from neblina.tasks.train import train_recipe
 from neblina.training.recipe import load_recipe
 
 CPU = torch.device("cpu")
@@ -70,6 +71,38 @@ def test_pictures_that_training_saw_are_called_so() -> None:
         open_held(digits_model(holdout=0.0), None, 5, 0)
     with pytest.raises(SettingError, match="no pictures were held out"):
         open_held(Model(small_bundle(), CPU), None, 5, 0)
+
+
+def test_a_folder_that_changed_since_training_no_longer_tells_what_was_held_out(tmp_path: Path) -> None:
+    source = grey(tmp_path / "pictures", ("3", "7"))
+    settings = {"data": {"holdout": 0.5}, "network": {"channels": [8, 16], "groups": 4, "blocks": 1}}
+    settings["training"] = {"images": 8, "batch": 8, "sample_every": 0}
+    model = load(train_recipe(load_recipe(source, settings), tmp_path / "run", device="cpu"), device="cpu")
+    assert len(open_held(model, None, None, 0).pictures) == 3
+    assert "held out of training" in open_held(model, source, None, 0).words
+    added = Image.new("L", (8, 8))
+    for change, said in (
+        (
+            lambda: [added.save(tmp_path / "pictures" / "3" / f"new {number}.png") for number in range(2)],
+            "3 to .* 4 now",
+        ),
+        (lambda: [(tmp_path / "pictures" / "7" / f"{number}.png").unlink() for number in range(2)], "as many, but"),
+    ):
+        change()
+        for data in (None, source):
+            with pytest.raises(DataError, match=rf"not the pictures that the model was trained on \({said}.*--data"):
+                open_held(model, data, None, 0)
+
+
+def test_bad_files_are_left_out_when_asked_to_be_and_named(tmp_path: Path) -> None:
+    source = grey(tmp_path / "some", ("7", "3"))
+    (tmp_path / "some" / "7" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="pass --skip-bad"):
+        evaluate(digits_model(), ["nll"], tmp_path / "out", data=source, how=QUICK)
+    found = evaluate(digits_model(), ["nll"], tmp_path / "out", data=source, how=QUICK, skip_bad=True)
+    assert found.words.startswith("5 of 5")
+    (sentence,) = found.left_out
+    assert "0.png" in sentence
 
 
 def test_labels_go_by_name(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def evaluate(
     seed: int = 0,
     out: Path = Path("evaluation"),
     device: str | None = None,
+    skip_bad: bool = False,
 ) -> None:
     """Measure a trained model; under torchrun every process takes its share.
 
@@ -54,6 +55,8 @@ def evaluate(
         Folder for the numbers and their picture.
     device
         cpu, cuda, …; the best there is when left out.
+    skip_bad
+        Leave files that cannot be read out instead of stopping.
     """
     from neblina.evaluation.likelihood import METHODS, How
     from neblina.tasks.evaluate import evaluate as measure
@@ -68,7 +71,18 @@ def evaluate(
         def on_progress(done: float, total: int) -> None:
             progress.update(task, completed=done, total=total, words="pictures")
 
-        found = measure(opened, metrics or ["nll"], out, data=data, count=count, how=how, on_progress=on_progress)
+        found = measure(
+            opened,
+            metrics or ["nll"],
+            out,
+            data=data,
+            count=count,
+            how=how,
+            skip_bad=skip_bad,
+            on_progress=on_progress,
+        )
+    for sentence in found.left_out:
+        console.print(f"{sentence} Left out.")
     console.print(f"measured in {time.perf_counter() - began:.0f} s on {found.words}")
     for name, result in found.results.items():
         for sentence in result.sentences():

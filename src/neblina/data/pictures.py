@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -103,6 +103,15 @@ def split(pictures: Pictures, holdout: float, seed: int) -> tuple[Pictures, Pict
     if not 0 < held < len(pictures):
         raise DataError(f"holding out {holdout:g} of {len(pictures)} pictures leaves training or testing without any")
     return Subset(pictures, tuple(sorted(order[held:]))), Subset(pictures, tuple(sorted(order[:held])))
+
+
+def inventory(pictures: Pictures) -> dict[str, Any]:
+    """What tells a set from another without reading it, as JSON: count, shape, and how many there are of each class."""
+    classes = None
+    if pictures.labels is not None:
+        counts = torch.bincount(pictures.labels, minlength=len(pictures.label_names)).tolist()
+        classes = dict(zip(pictures.label_names, counts, strict=True))
+    return {"count": len(pictures), "shape": list(pictures.shape), "classes": classes}
 
 
 def checked_labels(labels: Sequence[int], classes: int, source: str) -> Tensor:

@@ -24,6 +24,7 @@ class Evaluated:
         report: the JSON file.
         pictures: a picture of each metric's numbers.
         stopped: how far it came if it was stopped, None if it was not.
+        left_out: a sentence for each bad file that was left out.
     """
 
     results: dict[str, Result]
@@ -31,6 +32,7 @@ class Evaluated:
     report: Path
     pictures: dict[str, Path]
     stopped: str | None
+    left_out: tuple[str, ...]
 
 
 def evaluate(
@@ -41,6 +43,7 @@ def evaluate(
     data: str | None = None,
     count: int | None = None,
     how: How | None = None,
+    skip_bad: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Evaluated:
     """Measure a model by the metrics of these names, and write `metrics.json` and a picture a metric into `out`.
@@ -52,6 +55,7 @@ def evaluate(
         data: a source of pictures; None for those that the model's recipe held out of training.
         count: pictures at most, chosen at random; None for all.
         how: how to measure.
+        skip_bad: leave bad files out instead of refusing the source.
         on_progress: told how many of this process's pictures a metric has done, and of how many.
     Raises:
         SettingError: an unknown metric, a setting out of range, or a model that cannot be measured so.
@@ -62,7 +66,7 @@ def evaluate(
     if not names:
         raise SettingError(f"say what to measure: --metrics {' '.join(metrics)}")
     chosen = {name: metrics[name] for name in names}
-    held = open_held(model, data, count, how.seed)
+    held = open_held(model, data, count, how.seed, skip_bad=skip_bad)
     results: dict[str, Result] = {}
     stopped = None
     for name, metric in chosen.items():
@@ -77,7 +81,7 @@ def evaluate(
         write_file(report, lambda aside: aside.write_text(text))
         for name, place in pictures.items():
             results[name].plot(place)
-    return Evaluated(results, held.words, report, pictures, stopped)
+    return Evaluated(results, held.words, report, pictures, stopped, held.left_out)
 
 
 def load_for_evaluation(folder: str | Path, device: str | None) -> Model:

@@ -10,7 +10,7 @@ from torch import Tensor
 from neblina.core.conditions import NULL_LABEL
 from neblina.core.errors import DataError, SettingError, choose
 from neblina.data.order import batch_numbers
-from neblina.data.pictures import Pictures, split
+from neblina.data.pictures import Pictures, inventory, split
 from neblina.data.sources import open_pictures
 from neblina.tasks.model import Model
 from neblina.training.recipe import Recipe, build_recipe
@@ -26,15 +26,17 @@ class Held:
         numbers: which of them are measured, in a random order.
         labels: of those as the model numbers them, shape (len(numbers),); its null where the pictures have none; None
             for an unconditional model.
+        left_out: a sentence for each bad file that was left out.
     """
 
     pictures: Pictures
     words: str
     numbers: list[int]
     labels: Tensor | None
+    left_out: tuple[str, ...] = ()
 
 
-def open_held(model: Model, data: str | None, count: int | None, seed: int) -> Held:
+def open_held(model: Model, data: str | None, count: int | None, seed: int, *, skip_bad: bool = False) -> Held:
     """The pictures to measure a model on.
 
     Args:
@@ -43,10 +45,11 @@ def open_held(model: Model, data: str | None, count: int | None, seed: int) -> H
             source, too, only those.
         count: pictures at most; None for all.
         seed: which pictures, if not all.
+        skip_bad: leave bad files out instead of refusing the source.
     Raises:
         SettingError: a count below 1, or no pictures given where the recipe held none out.
-        DataError: pictures that are not there, of another shape, with a class that the model does not know, or without
-            the labels that it needs.
+        DataError: pictures that are not there, not those that training held some out of, of another shape, with a class
+            that the model does not know, or without the labels that it needs.
     """
     if count is not None and count < 1:
         raise SettingError(f"count is at least 1, not {count}")
@@ -57,27 +60,39 @@ def open_held(model: Model, data: str | None, count: int | None, seed: int) -> H
     source = data if data is not None or recipe is None else recipe.data.source
     assert source is not None
     channels, height, width = model.shape
-    pictures, _ = open_pictures(
-        source, resolution=height if height == width else None, channels=3 if channels == 3 else 1
-    )
+    side = height if height == width else None
+    pictures, left_out = open_pictures(source, resolution=side, channels=3 if channels == 3 else 1, skip_bad=skip_bad)
     if pictures.shape != model.shape:
         ours, theirs = ("x".join(map(str, shape)) for shape in (model.shape, pictures.shape))
         raise DataError(f"the model makes pictures of {ours}, and those of {source} are {theirs}")
     words = f"the pictures of {source}"
     if recipe is not None and _same(source, recipe.data.source):
-        pictures, words = _held_out(pictures, recipe, source)
+        pictures, words = _held_out(model, pictures, recipe, source)
     numbers = batch_numbers(seed, len(pictures), 0, min(count or len(pictures), len(pictures)))
     labels = _labels(model, pictures, numbers)
     if labels is not None:
         words += ", without labels" if pictures.labels is None else ", given their labels"
-    return Held(pictures, f"{len(numbers):,} of {len(pictures):,}: {words}", numbers, labels)
+    words = f"{len(numbers):,} of {len(pictures):,}: {words}"
+    return Held(pictures, words, numbers, labels, tuple(left_out))
 
 
-def _held_out(pictures: Pictures, recipe: Recipe, source: str) -> tuple[Pictures, str]:
-    """What training did not see of its own source; all of it, and said, where it saw everything."""
+def _held_out(model: Model, pictures: Pictures, recipe: Recipe, source: str) -> tuple[Pictures, str]:
+    """What training did not see of its own source; all of it, and said, where it saw everything.
+
+    Raises:
+        DataError: the source changed since, so that what training saw can no longer be told.
+    """
     if recipe.data.holdout == 0:
         return pictures, f"the pictures of {source}, which the model was trained on"
-    _, held = split(pictures, recipe.data.holdout, recipe.training.seed)
+    seen, held = split(pictures, recipe.data.holdout, recipe.training.seed)
+    trained, now = model.bundle.card.get("trained_on"), inventory(seen)
+    if trained is not None and trained != now:
+        counts = f"{trained['count']:,} to train on then, {now['count']:,} now"
+        differ = counts if trained["count"] != now["count"] else "as many, but of another shape or in other classes"
+        raise DataError(
+            f"{source} holds not the pictures that the model was trained on ({differ}), so which of them it never saw "
+            "cannot be told. Put them back as they were, or give others with --data"
+        )
     return held, f"the pictures of {source} held out of training"
 
 

@@ -5,7 +5,7 @@ import torch
 from neblina.bundle.folder import Bundle
 from neblina.bundle.schedulers import Sampling
 from neblina.core.errors import SettingError
-from neblina.data.pictures import Pictures
+from neblina.data.pictures import Pictures, inventory
 from neblina.denoisers.parameterisations import check_end
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.objectives.hybrid import Objective, check_hybrid
@@ -61,7 +61,7 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
         pictures.label_names if classes else (),
         classes if hidden else None,
         Sampling(**recipe.sampling.model_dump()),
-        {"recipe": recipe.model_dump(mode="json")},
+        {"recipe": recipe.model_dump(mode="json"), "trained_on": inventory(pictures)},
         recipe.objective.loss == "hybrid",
     )
 
