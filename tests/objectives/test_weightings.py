@@ -1,5 +1,6 @@
 """A weighting means the same whatever the network predicts, and is what its paper says."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -93,6 +94,31 @@ def test_settings_reach_the_weighting_and_unknown_ones_are_refused() -> None:
         make_weighting("min-snr", {"gama": 5})
     with pytest.raises(SettingError, match=r"Did you mean min-snr\?"):
         make_weighting("minsnr")
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "said"),
+    [
+        ("min-snr", "gamma", 0, "above 0, and 0 is not"),
+        ("min-snr", "gamma", -5, "above 0, and -5 is not"),
+        ("min-snr", "gamma", math.nan, "above 0, and nan is not"),
+        ("min-snr", "gamma", math.inf, "above 0, and inf is not"),
+        ("p2", "k", 0, "above 0, and 0 is not"),
+        ("p2", "k", -1, "above 0, and -1 is not"),
+        ("p2", "gamma", -0.5, "at least 0, and -0.5 is not"),
+        ("p2", "gamma", math.nan, "at least 0, and nan is not"),
+    ],
+)
+def test_a_setting_that_makes_no_weight_of_the_error_is_refused(
+    name: str, setting: str, value: float, said: str
+) -> None:
+    """A weight of 0 teaches nothing, a negative one the opposite."""
+    with pytest.raises(SettingError, match=f"{setting} of the {name} weighting is a finite number {said}"):
+        make_weighting(name, {setting: value})
+
+
+def test_p2_of_power_zero_weighs_the_error_of_the_noise_alike_at_all_times() -> None:
+    assert torch.allclose(weight("p2", "v", gamma=0.0), weight("snr", "v"))
 
 
 @pytest.mark.parametrize("name", OURS)

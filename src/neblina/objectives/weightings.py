@@ -23,12 +23,13 @@ Karras et al. Elucidating the Design Space of Diffusion-Based Generative Models.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import Tensor
 
-from neblina.core.errors import choose
+from neblina.core.errors import SettingError, choose
 from neblina.core.registry import Registry
 from neblina.denoisers.parameterisations import SIGMA_DATA, Parameterisation
 from neblina.processes.gaussian import ratio
@@ -44,12 +45,16 @@ def make_weighting(name: str, settings: Mapping[str, float] | None = None) -> We
     """A registered weighting with its settings.
 
     Raises:
-        SettingError: unknown weighting, or a setting that this one does not have.
+        SettingError: unknown weighting, a setting that this one does not have, or one out of range.
     """
     weighting, given = weightings[name], dict(settings or {})
     own = [one.name for one in inspect.signature(weighting).parameters.values() if one.kind is one.KEYWORD_ONLY]
-    for setting in given:
+    for setting, value in given.items():
         choose(f"setting of the {name} weighting", setting, own)
+        zero = (name, setting) == ("p2", "gamma")  # a power; the others are an SNR
+        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+            least = "at least 0" if zero else "above 0"
+            raise SettingError(f"{setting} of the {name} weighting is a finite number {least}, and {value:g} is not")
     return partial(weighting, **given)
 
 
