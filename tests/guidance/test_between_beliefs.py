@@ -172,6 +172,14 @@ def test_operators_on_the_mean_leave_the_learned_variance_alone() -> None:
         assert bool(step.mean.isfinite().all())
 
 
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])
+def test_a_limit_that_leaves_no_range_is_refused(limit: float) -> None:
+    plain = conditional(Tripled(), LABELS)
+    for clipped in (lambda: clip(plain, limit), lambda: threshold(plain, limit=limit)):
+        with pytest.raises(SettingError, match=f"limit of the clean data is above 0, and {limit:g} is not"):
+            clipped()
+
+
 @pytest.mark.parametrize("quantile", [0.0, 99.5, math.nan])
 def test_a_threshold_that_is_no_share_is_refused(quantile: float) -> None:
     with pytest.raises(SettingError, match=r"such as 0\.995"):

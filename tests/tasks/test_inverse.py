@@ -1,5 +1,6 @@
 """Restoring pictures: the measurement is met, whatever the batch, and what does not fit is refused."""
 
+import math
 from typing import Any
 
 import pytest
@@ -61,6 +62,8 @@ def test_a_model_with_labels_restores_with_and_without_them() -> None:
         ({"method": "moment-matching", "noise": 0.0}, "little noise"),
         ({"method": "moment-matching", "iterations": 0}, "at least 1 iteration"),
         ({"strength": -1.0}, "at least 0"),
+        ({"strength": math.inf}, "a finite number, at least 0, and inf is not"),
+        ({"method": "moment-matching", "noise": math.inf}, "a finite noise above 0"),
         ({"noise": 0.1}, "'noise' is not a setting of posterior-sampling"),
         ({"sampler": "ddmp"}, "Did you mean ddpm"),
         ({"labels": torch.zeros(2)}, "3 measurements and labels of shape"),

@@ -34,7 +34,10 @@ def clip(plan: Plan, limit: float = 1.0, *, keep_direction: bool = False) -> Pla
         limit: the data's range.
         keep_direction: steps still point with the unclipped belief's noise (diffusers' DDIM); otherwise they follow
             the clipped one throughout (diffusers' DDPM).
+    Raises:
+        SettingError: a limit that leaves no range.
     """
+    check_limit(limit)
 
     def clipped(query: Query, beliefs: Sequence[Posterior]) -> Posterior:
         (belief,) = beliefs
@@ -53,9 +56,10 @@ def threshold(plan: Plan, quantile: float = 0.995, *, limit: float = 1.0) -> Pla
         quantile: p in (0, 1], the share of a sample's entries that stays below the threshold; Imagen's is 0.995.
         limit: the data's range.
     Raises:
-        SettingError: a quantile outside (0, 1].
+        SettingError: a quantile outside (0, 1], or a limit that leaves no range.
     """
     check_threshold(quantile)
+    check_limit(limit)
 
     def thresholded(query: Query, beliefs: Sequence[Posterior]) -> Posterior:
         (belief,) = beliefs
@@ -66,6 +70,16 @@ def threshold(plan: Plan, quantile: float = 0.995, *, limit: float = 1.0) -> Pla
         return replace(belief, mean=belief.mean.clamp(-s, s) * shrink)
 
     return fused([plan], thresholded)
+
+
+def check_limit(limit: float) -> None:
+    """Refuse what is no end of a range around 0; infinity leaves everything in it.
+
+    Raises:
+        SettingError: a limit that is not above 0.
+    """
+    if not limit > 0:
+        raise SettingError(f"the limit of the clean data is above 0, and {limit:g} is not; pictures lie in [−1, 1]")
 
 
 def check_threshold(quantile: float) -> None:

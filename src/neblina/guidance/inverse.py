@@ -27,6 +27,7 @@ Rozet et al. Learning Diffusion Priors from Observations by Expectation Maximiza
 Boys et al. Tweedie Moment Projected Diffusions for Inverse Problems. TMLR 2024.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -58,10 +59,12 @@ def posterior_sampled(
         schedule: that the times are of.
         strength: ζ N: the paper's step size, times the number of steps that it is applied at.
     Raises:
-        SettingError: a negative strength.
+        SettingError: a strength that is negative or not finite.
     """
-    if not strength >= 0:
-        raise SettingError(f"the strength of posterior sampling is at least 0, and {strength:g} is not")
+    if not 0 <= strength < math.inf:
+        raise SettingError(
+            f"the strength of posterior sampling is a finite number, at least 0, and {strength:g} is not"
+        )
 
     def shift(x: Tensor, t: Tensor, mean: Tensor, y: Tensor) -> Tensor:
         norm = (y - operator(mean)).flatten(1).norm(dim=1)
@@ -87,11 +90,11 @@ def moment_matched(
         noise: σ_y, the standard deviation of the measurement's noise, above 0.
         iterations: of conjugate gradients; as many as y has entries are exact.
     Raises:
-        SettingError: no noise, or no iterations.
+        SettingError: no noise, an infinite one, or no iterations.
     """
-    if not noise > 0 or iterations < 1:
+    if not 0 < noise < math.inf or iterations < 1:
         raise SettingError(
-            f"moment matching takes a noise above 0 and at least 1 iteration, not {noise:g} and {iterations}; "
+            f"moment matching takes a finite noise above 0 and at least 1 iteration, not {noise:g} and {iterations}; "
             "a measurement without noise is one of little noise, such as 0.01"
         )
 

@@ -17,7 +17,7 @@ from neblina.denoisers.classifier import NoisyClassifier
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.guidance.affine import classifier_free, extrapolated
 from neblina.guidance.classifier import classifier_guided
-from neblina.guidance.clipping import check_threshold, clip, threshold
+from neblina.guidance.clipping import check_limit, check_threshold, clip, threshold
 from neblina.guidance.interval import check_interval, interval
 from neblina.guidance.rescaling import check_rescale, rescaled
 
@@ -86,7 +86,9 @@ class GuidanceSettings:
 
     def _check(self, denoiser: NetworkDenoiser, condition: Condition, labels: Condition) -> None:
         """Refuse what is out of range, says nothing, or does not fit."""
-        guides = self.weight != 1 or (self.classifier is not None and self.classifier_scale != 0)
+        if not math.isfinite(self.weight):
+            raise SettingError(f"guidance is a finite number, not {self.weight:g}")
+        guides = self.weight != 1 or self.classifier is not None
         if self.interval is not None:
             check_interval(*self.interval)
             if not guides:
@@ -96,12 +98,16 @@ class GuidanceSettings:
             raise SettingError("rescaling takes back what guidance adds, and guidance is 1; set guidance above 1")
         if self.threshold is not None:
             check_threshold(self.threshold)
+        if self.clip is not None:
+            check_limit(self.clip)
         denoiser.labels(condition)
         if self.weaker is not None:
             self._check_weaker(self.weaker, denoiser, condition)
         elif self.weight != 1:
             self._check_null(denoiser, condition)
         if self.unconditional is not None:
+            if self.weight == 1:
+                raise SettingError("at guidance 1 the unconditional model is not asked: set guidance above 1")
             if self.unconditional.process != denoiser.process:
                 raise SettingError(
                     "the unconditional model was trained on another process, so the two cannot be combined"
@@ -145,5 +151,9 @@ class GuidanceSettings:
             )
         if not math.isfinite(self.classifier_scale):
             raise SettingError(f"classifier_scale is a finite number, not {self.classifier_scale:g}")
+        if self.classifier_scale == 0:
+            raise SettingError(
+                "a classifier of scale 0 is not asked: set classifier_scale above 0, or give no classifier"
+            )
         if bool((classifier.labels(labels) == NULL_LABEL).all()):
             raise SettingError("a classifier guides towards a label, and there is none; say which")

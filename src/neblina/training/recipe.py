@@ -143,7 +143,7 @@ class Sampling(Section):
     "steps"
     grid: str | None = None
     "a grid of times; the sampler's default when left out"
-    guidance: float = 1.0
+    guidance: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     "weight of classifier-free guidance; 1 is none"
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     "limit that the belief about the clean picture is clipped to; pictures lie in [−1, 1]"
