@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import CONFIG, small_bundle
+from safetensors.torch import load_file
 from scipy.integrate import quad
 from test_resume import digest, pictures, tiny
 from torch import nn
 
+from neblina.bundle.folder import save_bundle
 from neblina.core.errors import CheckpointError, Interrupted, SettingError
+from neblina.nets.unet import UNet, UNetConfig
 from neblina.tasks.average import average
 from neblina.tasks.model import load
 from neblina.training.posthoc import (
@@ -110,6 +114,38 @@ def test_a_length_that_no_average_has_is_refused(length: float) -> None:
 def test_a_run_without_snapshots_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no snapshots"):
         reconstruct(tmp_path, 0.1)
+
+
+def test_each_snapshot_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counted(place: Path) -> dict[str, torch.Tensor]:
+        read.append(place)
+        return load_file(place)
+
+    monkeypatch.setattr("neblina.training.posthoc.load_file", counted)
+    averages = PowerAverages(nn.Linear(3, 1))
+    for step in (10, 20, 30):
+        save_snapshot(tmp_path, step, averages)
+    found, _ = reconstruct(tmp_path, 0.08)
+    assert set(found) == {"weight", "bias"}
+    assert read == list(list_snapshots(tmp_path).values())
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (nn.Linear(3, 1), "another network"),
+        (UNet(UNetConfig(**{**CONFIG, "block_out_channels": (8, 32)})), "another network.*differ in conv_in"),
+    ],
+    ids=["another kind", "another width"],
+)
+def test_snapshots_of_another_network_are_refused(net: nn.Module, said: str, tmp_path: Path) -> None:
+    save_bundle(small_bundle(), tmp_path / "model")
+    save_snapshot(tmp_path / "snapshots", 10, PowerAverages(net))
+    with pytest.raises(CheckpointError, match=said):
+        average(tmp_path, 0.08, tmp_path / "averaged")
+    assert not (tmp_path / "averaged").exists()
 
 
 @pytest.mark.training

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from neblina.bundle.folder import load_bundle, save_bundle
+from neblina.core.errors import CheckpointError
 from neblina.training.posthoc import list_snapshots, reconstruct
 
 
@@ -30,11 +31,18 @@ def average(run: Path, length: float, out: Path) -> Averaged:
         length: standard deviation of the average's profile, as a share of the training.
         out: the new model's folder.
     Raises:
-        CheckpointError: no model or no snapshots there, or damaged ones.
+        CheckpointError: no model or no snapshots there, damaged ones, or those of another network.
         SettingError: a length that no average has.
     """
     bundle = load_bundle(run / "model")
     weights, missed = reconstruct(run / "snapshots", length)
+    own = bundle.net.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in own or name not in weights or own[name].shape != weights[name].shape:
+            raise CheckpointError(
+                f"{run / 'snapshots'} holds averages of another network than {run / 'model'}: the two differ in {name}. "
+                "Average a run whose model is still its own"
+            )
     bundle.net.load_state_dict(weights)
     said = {"length": length, "missed": missed}
     save_bundle(replace(bundle, card={**bundle.card, "average": said}), out)

@@ -147,13 +147,17 @@ def reconstruct(folder: Path, length: float) -> tuple[dict[str, Tensor], float]:
     places = list_snapshots(folder)
     if not places:
         raise CheckpointError(f"{folder} holds no snapshots: train with --training.snapshots-every")
-    stored = [(Profile(step, own), place) for step, place in places.items() for own in LENGTHS]
-    shares, missed = combination([profile for profile, _ in stored], Profile(max(places), length))
+    stored = [Profile(step, own) for step in places for own in LENGTHS]
+    found, missed = combination(stored, Profile(max(places), length))
+    shares = dict(zip(stored, found, strict=True))
     result: dict[str, Tensor] = {}
-    for share, (profile, place) in zip(shares, stored, strict=True):
-        for name, tensor in _read(place, profile.length).items():
-            part = share * tensor.double()
-            result[name] = result[name] + part if name in result else part
+    for step, place in places.items():
+        tensors = _read(place)
+        for own in LENGTHS:
+            prefix = f"{own:g}/"
+            for key in (one for one in tensors if one.startswith(prefix)):
+                name, part = key.removeprefix(prefix), shares[Profile(step, own)] * tensors[key].double()
+                result[name] = result[name] + part if name in result else part
     return {name: tensor.float() for name, tensor in result.items()}, missed
 
 
@@ -161,10 +165,8 @@ def _place(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.safetensors"
 
 
-def _read(place: Path, length: float) -> dict[str, Tensor]:
-    prefix = f"{length:g}/"
+def _read(place: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(place)
+        return load_file(place)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"snapshot {place} is damaged or cut short: {error}") from error
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
