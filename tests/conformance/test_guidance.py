@@ -106,6 +106,19 @@ def test_the_same_leaf_is_asked_once() -> None:
     assert denoiser.calls == [3]
 
 
+def test_beliefs_that_were_clipped_mix_where_they_pointed_too() -> None:
+    """A step's direction is affine in the belief it follows, clipped or not."""
+    towards, away = conditional(Counted(), LABELS), conditional(Counted(), LABELS.null())
+    inside, outside = (
+        evaluate(affine(plans, [3.0, -2.0]), QUERY)
+        for plans in ([clip(towards, 0.5, keep_direction=True), away], [towards, away])
+    )
+    assert inside.unclipped_mean is not None
+    assert torch.equal(inside.unclipped_mean, outside.mean)
+    assert not torch.allclose(inside.mean, outside.mean)
+    assert outside.unclipped_mean is None
+
+
 def test_zero_weights_are_dropped_and_weights_sum_to_one() -> None:
     denoiser, never = Counted(), Counted()
     plan = affine([conditional(denoiser, LABELS), conditional(never, LABELS)], [1.0, 0.0])

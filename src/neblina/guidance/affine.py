@@ -20,6 +20,7 @@ Karras et al. Guiding a Diffusion Model with a Bad Version of Itself. NeurIPS 20
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
@@ -49,12 +50,19 @@ def affine(plans: Sequence[Plan], weights: Sequence[float]) -> Plan:
 
 def _mixed(beliefs: Sequence[Posterior], weights: Sequence[float]) -> Posterior:
     """Σ_i w_i belief_i. Variance fractions mix with convex weights only; otherwise the first belief's stands."""
-    mean = torch.stack([weight * belief.mean for belief, weight in zip(beliefs, weights, strict=True)]).sum(0)
+    mean, unclipped = _sum([belief.mean for belief in beliefs], weights), None
+    if any(belief.unclipped_mean is not None for belief in beliefs):
+        # what no operator changed is its own unclipped mean
+        unclipped = _sum([b.mean if b.unclipped_mean is None else b.unclipped_mean for b in beliefs], weights)
     fractions = [belief.variance_fraction for belief in beliefs]
     fraction = fractions[0]
     if all(weight >= 0 for weight in weights) and all(one is not None for one in fractions):
-        fraction = torch.stack([w * f for f, w in zip(fractions, weights, strict=True) if f is not None]).sum(0)
-    return Gaussian(mean, variance_fraction=fraction)
+        fraction = _sum([one for one in fractions if one is not None], weights)
+    return Gaussian(mean, unclipped, fraction)
+
+
+def _sum(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return torch.stack([weight * part for part, weight in zip(parts, weights, strict=True)]).sum(0)
 
 
 @register(
