@@ -1,6 +1,9 @@
 """The exponential moving average of the weights, which is what samples.
 
-The decay rises from 0 as min(decay, (1 + n)/(10 + n)), so that the average of a short run is not its beginning.
+    θ̂_n = β_n θ̂_{n−1} + (1 − β_n) θ_n,    β_n = min(decay, (1 + n)/(10 + n)),    n = 1, 2, …
+
+The decay rises from 2/11, so that the average of a short run is not its beginning; the rise is that of TensorFlow's
+ExponentialMovingAverage.
 
 Polyak, Juditsky. Acceleration of Stochastic Approximation by Averaging. SIAM 1992.
 """
