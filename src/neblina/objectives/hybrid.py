@@ -19,7 +19,7 @@ from neblina.core.errors import SettingError
 from neblina.core.shapes import expand
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.objectives.simple import Compared, compare
-from neblina.objectives.variational import decoder, level_log_probability, step_term
+from neblina.objectives.variational import decoder, step_term, surprise
 from neblina.objectives.weightings import Weighting, simple
 from neblina.processes.gaussian import Learned
 from neblina.processes.schedules import Schedule
@@ -63,8 +63,7 @@ def variance_loss(denoiser: NetworkDenoiser, compared: Compared, x0: Tensor, t: 
     divergence = step_term(process, x0, compared.x, later, later - 1 / steps, belief, Learned())
     near = replace(belief, mean=torch.where(expand(first, x0) > 0, belief.mean, x0))
     decoded = decoder(process, torch.full_like(t, 1 / steps), torch.full_like(t, 2 / steps), near, Learned())
-    surprise = -level_log_probability(x0, decoded).flatten(1).sum(1)
-    nats = torch.where(first.to(x0.device), surprise, divergence)
+    nats = torch.where(first.to(x0.device), surprise(x0, decoded), divergence)
     return steps * nats / (math.log(2) * x0[0].numel())
 
 

@@ -20,17 +20,9 @@ import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
-from neblina.core.plan import Plan, Query, evaluate
-from neblina.objectives.variational import (
-    LEVELS,
-    Term,
-    check_variance,
-    decoder,
-    level_log_probability,
-    prior_term,
-    step_term,
-)
-from neblina.processes.gaussian import GaussianProcess, Normal, Variance
+from neblina.core.plan import Plan
+from neblina.objectives.variational import LEVELS, Term, check_variance, drawn_term, prior_term
+from neblina.processes.gaussian import GaussianProcess, Variance
 from neblina.processes.grids import make_grid
 from neblina.processes.schedules import Schedule
 
@@ -117,22 +109,9 @@ def estimated_terms(
     for number, (start, end) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         size = end - start
         place = start + (uniform[:, number] * size).long().clamp(max=size - 1)
-        t, s = times[place], times[place + 1]
-        x = process.diffuse(x0, noise(x0), t)
-        belief = evaluate(plan, Query(x, t))
+        each = drawn_term(process, plan, x0, times[place], times[place + 1], None, variances, noise)
         ends = float(times[start]), float(times[end])
-        yield tuple(
-            Term("step", *ends, size * step_term(process, x0, x, t, s, belief, variance), dimensions)
-            for variance in variances
-        )
-    before, t = (times[-number].expand(len(x0)) for number in (3, 2))
-    x = process.diffuse(x0, noise(x0), t)
-    belief = evaluate(plan, Query(x, t))
-    yield tuple(
-        Term("reconstruction", float(t[0]), 0.0, _surprise(x0, decoder(process, t, before, belief, one)), dimensions)
-        for one in variances
-    )
-
-
-def _surprise(x0: Tensor, decoded: Normal) -> Tensor:
-    return -level_log_probability(x0, decoded).flatten(1).sum(1)
+        yield tuple(Term("step", *ends, size * nats, dimensions) for nats in each)
+    before, t, s = times[-3:, None].expand(-1, len(x0))
+    each = drawn_term(process, plan, x0, t, s, before, variances, noise)
+    yield tuple(Term("reconstruction", float(t[0]), 0.0, nats, dimensions) for nats in each)

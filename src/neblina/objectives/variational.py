@@ -24,7 +24,7 @@ Nichol, Dhariwal. Improved Denoising Diffusion Probabilistic Models. ICML 2021, 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -92,12 +92,7 @@ def bound_terms(
     yield Term("prior", 1.0, 1.0, prior_term(process, x0), dimensions)
     rows = times[:, None].expand(-1, count)
     for (t, s), before in zip(pairwise(rows), [None, *rows], strict=False):
-        x = process.diffuse(x0, noise(x0), t)
-        belief = evaluate(plan, Query(x, t))
-        if float(s[0]) > 0:
-            nats = step_term(process, x0, x, t, s, belief, variance)
-        else:
-            nats = -level_log_probability(x0, decoder(process, t, before, belief, variance)).flatten(1).sum(1)
+        (nats,) = drawn_term(process, plan, x0, t, s, before, [variance], noise)
         yield Term("step" if float(s[0]) > 0 else "reconstruction", float(t[0]), float(s[0]), nats, dimensions)
 
 
@@ -113,6 +108,33 @@ def prior_term(process: GaussianProcess, x0: Tensor) -> Tensor:
     zero, one = torch.zeros(len(x0), dtype=torch.float64), torch.ones(len(x0), dtype=torch.float64)
     start = Normal(torch.zeros_like(x0), process.schedule.prior_std * one)
     return divergence(process.forward(x0, zero, one), start)
+
+
+def drawn_term(
+    process: GaussianProcess,
+    plan: Plan,
+    x0: Tensor,
+    t: Tensor,
+    s: Tensor,
+    before: Tensor | None,
+    variances: Sequence[Variance],
+    noise: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
+    """The term from t to s under each of some variances, in nats, shape (B,): one draw and one answer serve them all.
+
+    Args:
+        plan: who answers.
+        x0: clean data, shape (B, *).
+        t, s: shape (B,); s is 0 in all samples, which makes it the reconstruction, or in none.
+        before: where the step before the reconstruction came from, shape (B,), or None.
+        variances: of the model's reverse step.
+        noise: gives standard normal noise of a batch's shape.
+    """
+    x = process.diffuse(x0, noise(x0), t)
+    belief = evaluate(plan, Query(x, t))
+    if float(s[0]) > 0:
+        return [step_term(process, x0, x, t, s, belief, variance) for variance in variances]
+    return [surprise(x0, decoder(process, t, before, belief, variance)) for variance in variances]
 
 
 def step_term(
@@ -147,25 +169,30 @@ def decoder(
     return Normal(belief.mean, torch.exp(torch.lerp(low, high, belief.variance_fraction.to(low.dtype)) / 2))
 
 
-def level_log_probability(x0: Tensor, decoded: Normal, levels: int = LEVELS) -> Tensor:
+def surprise(x0: Tensor, decoded: Normal) -> Tensor:
+    """−log p(x_0) of each sample's levels in nats, shape (B,)."""
+    return -level_log_probability(x0, decoded).flatten(1).sum(1)
+
+
+def level_log_probability(x0: Tensor, decoded: Normal) -> Tensor:
     """log of the probability of each entry's level, shape (B, *): the levels of [−1, 1] share the whole line.
 
     Args:
         x0: values in [−1, 1], shape (B, *), each read as its nearest level.
         decoded: a normal distribution with spread.
     """
-    level = torch.round((x0 + 1) * (levels - 1) / 2)
-    centre = level * 2 / (levels - 1) - 1
+    level = torch.round((x0 + 1) * (LEVELS - 1) / 2)
+    centre = level * 2 / (LEVELS - 1) - 1
     std = expand(decoded.std, x0) if decoded.std is not None else torch.zeros_like(x0)
-    low = (centre - 1 / (levels - 1) - decoded.mean) / std
-    high = (centre + 1 / (levels - 1) - decoded.mean) / std
+    low = (centre - 1 / (LEVELS - 1) - decoded.mean) / std
+    high = (centre + 1 / (LEVELS - 1) - decoded.mean) / std
     # Φ(high) − Φ(low) = Φ(−low) − Φ(−high): taken in the left tail, where it keeps its digits
     right = low + high > 0
     below, above = torch.where(right, -high, low), torch.where(right, -low, high)
     lower, upper = _log_normal(below), _log_normal(above)
     # so far out that the two round to one, the difference is the larger's own size
     inside = upper + torch.log((-torch.expm1(lower - upper)).clamp(min=torch.finfo(upper.dtype).tiny))
-    return torch.where(level <= 0, _log_normal(high), torch.where(level >= levels - 1, _log_normal(-low), inside))
+    return torch.where(level <= 0, _log_normal(high), torch.where(level >= LEVELS - 1, _log_normal(-low), inside))
 
 
 def _log_normal(z: Tensor) -> Tensor:
