@@ -17,7 +17,6 @@ from diffusers.training_utils import EMAModel
 from peers import CIFAR, HEAD, compare, machine, timed
 
 from neblina.data.pictures import InMemory
-from neblina.objectives.simple import simple_loss
 from neblina.training.checkpoint import save_checkpoint
 from neblina.training.recipe import build_recipe
 from neblina.training.trainer import Trainer
@@ -97,7 +96,7 @@ def main() -> None:
 
     def network_alone() -> None:
         """Forward, backward, clip, AdamW and EMA on given tensors: the work no loop can avoid."""
-        loss = simple_loss(trainer.denoiser, seen.x0, seen.noise, seen.t, Condition()).mean()
+        loss = trainer.objective(trainer.denoiser, seen.x0, seen.noise, seen.t, Condition()).loss.mean()
         trainer.optimizer.zero_grad()  # where the loop has it: freed memory is used again at once
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
@@ -117,6 +116,7 @@ def main() -> None:
                 ema=trainer.ema.net,
                 optimizer=trainer.optimizer,
                 progress=trainer.progress(),
+                state=trainer.state(),
                 keep=1,
             )
         )

@@ -9,7 +9,7 @@ from neblina.core.errors import SettingError
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.denoisers.oracles import gaussian_denoiser
 from neblina.denoisers.parameterisations import SIGMA_DATA, check_end, clocks, default_clock, parameterisations
-from neblina.objectives.simple import simple_loss, spread_uniforms
+from neblina.objectives.simple import compare, spread_uniforms
 from neblina.processes.continuous import EDM, VP
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule
@@ -47,7 +47,7 @@ def test_the_loss_of_a_perfect_prediction_is_zero(name: str, schedule: Schedule)
     x0, noise = torch.randn(2, len(INSIDE), 3, dtype=torch.float64)
     target = parameterisations[name].target(schedule, x0, noise, INSIDE)
     denoiser = NetworkDenoiser(Told(target), GaussianProcess(schedule), name)
-    assert float(simple_loss(denoiser, x0, noise, INSIDE, Condition()).max()) < 1e-9
+    assert float(compare(denoiser, x0, noise, INSIDE, Condition()).loss.max()) < 1e-9
 
 
 @EVERY

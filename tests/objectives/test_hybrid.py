@@ -12,7 +12,7 @@ from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.objectives.hybrid import Objective, variance_loss
-from neblina.objectives.simple import compare, simple_loss
+from neblina.objectives.simple import compare
 from neblina.objectives.variational import decoder, level_log_probability, step_term
 from neblina.processes.gaussian import GaussianProcess, Learned
 from neblina.processes.schedules import Schedule
@@ -53,7 +53,7 @@ def test_each_loss_reaches_its_own_half_of_the_network() -> None:
     net, denoiser, (x0, noise, t) = setting()
     hybrid = Objective(vlb_weight=0.7)(denoiser, x0, noise, t, Condition()).loss.sum()
     mean, spread = ([one.clone() for one in half if one is not None] for half in gradients(net, hybrid))
-    simple_mean, simple_spread = gradients(net, simple_loss(denoiser, x0, noise, t, Condition()).sum())
+    simple_mean, simple_spread = gradients(net, compare(denoiser, x0, noise, t, Condition()).loss.sum())
     assert all(torch.equal(one, other) for one, other in zip(mean, simple_mean, strict=True) if other is not None)
     assert all(one is None or not bool(one.any()) for one in simple_spread)
     assert all(bool(one.any()) and bool(one.isfinite().all()) for one in spread)
@@ -162,7 +162,7 @@ def test_the_score_s_simple_loss_is_denoising_score_matching_weighted_by_sigma_s
     t = torch.full((5,), time, dtype=torch.float64)
     process = GaussianProcess(schedule)
     net = Score(process, t, torch.sin)
-    loss = simple_loss(NetworkDenoiser(net, process, "score"), x0, noise, t, Condition())
+    loss = compare(NetworkDenoiser(net, process, "score"), x0, noise, t, Condition()).loss
     x = process.diffuse(x0, noise, t).requires_grad_()
     kernel = process.forward(x0, torch.zeros_like(t), t)
     assert kernel.std is not None
@@ -188,7 +188,7 @@ def test_its_minimiser_is_the_true_score(name: str, added: Any) -> None:
 
     def loss(extra: Any) -> float:
         net = Score(process, t, extra)
-        return float(mass @ simple_loss(NetworkDenoiser(net, process, "score"), x0, noise, t, Condition()).double())
+        return float(mass @ compare(NetworkDenoiser(net, process, "score"), x0, noise, t, Condition()).loss.double())
 
     sigma = process.schedule.sigma(t)[0]
     cost = float(sigma**2 * (mass @ added(process.diffuse(x0, noise, t))[:, 0].square()))

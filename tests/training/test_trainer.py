@@ -16,7 +16,7 @@ from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import InMemory, to_float
-from neblina.objectives.simple import simple_loss
+from neblina.objectives.simple import compare
 from neblina.training.build import new_model
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint
 from neblina.training.ema import Ema
@@ -49,7 +49,7 @@ def test_a_step_is_algorithm_one_by_hand() -> None:
     average = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for step in range(2):
         seen = trainer.examples(step)
-        loss = simple_loss(denoiser, seen.x0, seen.noise, seen.t, Condition(seen.labels)).mean()
+        loss = compare(denoiser, seen.x0, seen.noise, seen.t, Condition(seen.labels)).loss.mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -159,7 +159,7 @@ def test_a_perfect_network_has_no_loss_in_training_either() -> None:
             return target
 
     perfect = replace(denoiser, net=Knows())
-    assert float(simple_loss(perfect, seen.x0, seen.noise, seen.t, Condition(seen.labels)).max()) == 0
+    assert float(compare(perfect, seen.x0, seen.noise, seen.t, Condition(seen.labels)).loss.max()) == 0
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_two_processes_average_their_gradients_into_one_model(tmp_path: Path) ->
     for process in range(2):
         batch = read_batch(recipe, pictures(), 0, process=process, processes=2)
         seen = draw_examples(recipe, model.schedule, 0, batch, process=process)
-        losses.append(simple_loss(model.denoiser(), seen.x0, seen.noise, seen.t, Condition(seen.labels)).mean())
+        losses.append(compare(model.denoiser(), seen.x0, seen.noise, seen.t, Condition(seen.labels)).loss.mean())
     optimizer = torch.optim.AdamW(
         model.net.parameters(), lr=learning_rate(recipe, 0), betas=(0.9, 0.99), weight_decay=0.0
     )

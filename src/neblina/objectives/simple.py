@@ -65,11 +65,6 @@ def compare(
     return Compared(loss, x, prediction, None if fraction is None else fraction.float())
 
 
-def simple_loss(denoiser: NetworkDenoiser, x0: Tensor, noise: Tensor, t: Tensor, condition: Condition) -> Tensor:
-    """The loss of each sample, shape (B,), float32, for clean data and noise of shape (B, *) and times (B,)."""
-    return compare(denoiser, x0, noise, t, condition).loss
-
-
 def spread_uniforms(count: int, generator: torch.Generator) -> Tensor:
     """Numbers uniform in (0, 1), one in each of `count` equal intervals, in random order: shape (count,), float64.
 
