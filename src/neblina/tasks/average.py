@@ -40,7 +40,7 @@ def average(run: Path, length: float, out: Path) -> Averaged:
     for name in sorted(own.keys() | weights.keys()):
         if name not in own or name not in weights or own[name].shape != weights[name].shape:
             raise CheckpointError(
-                f"{run / 'snapshots'} holds averages of another network than {run / 'model'}: the two differ in {name}. "
+                f"{run / 'snapshots'} holds averages of another network than {run / 'model'}: they differ in {name}. "
                 "Average a run whose model is still its own"
             )
     bundle.net.load_state_dict(weights)
