@@ -204,7 +204,7 @@ def test_a_seed_means_the_same_picture_whatever_the_number_of_steps(name: str) -
     ("name", "settings", "sentence"),
     [
         *((name, {"eta": 1.5}, "eta lies between 0") for name, one in samplers.items() if "eta" in one.choices),
-        *((name, {"memory": 0}, "memory is at least 1") for name in ("lms", "deis", "dpmpp_3m", "unipc")),
+        *((name, {"memory": 0}, "memory lies between 1") for name in ("lms", "deis", "dpmpp_3m", "unipc")),
         ("deis", {"memory": 2.5}, "memory of deis is a whole number, not 2.5"),
         ("dpmpp_3m", {"lower_order_final": 1}, "is true or false"),
         ("predictor_corrector", {"snr": float("nan")}, "snr of predictor_corrector is a finite number"),

@@ -89,8 +89,7 @@ Variance = Eta | Large | Learned
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """numerator / denominator, and 1 where both vanish: the ratio of a coefficient to itself."""
-    both = (numerator == 0) & (denominator == 0)
-    return torch.where(both, 1.0, numerator / denominator)
+    return torch.where((numerator == 0) & (denominator == 0), 1.0, numerator / denominator)
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,9 @@ class GaussianProcess:
         """
         alpha_t, sigma_t = self.schedule.alpha(t), self.schedule.sigma(t)
         alpha_s, sigma_s = self.schedule.alpha(s), self.schedule.sigma(s)
-        true = self.true_variance(t, s)
         eta = variance.eta if isinstance(variance, Eta) else 1.0
-        keep = ratio((sigma_s**2 - eta**2 * true).clamp(min=0).sqrt(), sigma_t)
+        left = (sigma_s**2 - eta**2 * self.true_variance(t, s)).clamp(min=0).sqrt() if eta else sigma_s
+        keep = ratio(left, sigma_t)
         if posterior.unclipped_mean is None:
             mean = expand(keep, x) * x + expand(alpha_s - alpha_t * keep, x) * posterior.mean
         else:

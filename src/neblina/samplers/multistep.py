@@ -152,7 +152,7 @@ def adams_bashforth(
     """Walk with the polynomial through the last `memory` values; arguments of `dpmpp_2m`.
 
     Raises:
-        SettingError: a memory below 1.
+        SettingError: a memory below 1 or above 8.
     """
     check_memory(memory)
     places: deque[Tensor] = deque(maxlen=memory)
@@ -173,13 +173,13 @@ def adams_bashforth(
 
 
 def check_memory(memory: int) -> None:
-    """Refuse a polynomial through nothing.
+    """Refuse a polynomial through nothing, or through more than rounding lets stand.
 
     Raises:
-        SettingError: a memory below 1.
+        SettingError: a memory below 1 or above 8.
     """
-    if memory < 1:
-        raise SettingError(f"memory is at least 1, the belief of the step itself, not {memory}")
+    if not 1 <= memory <= 8:
+        raise SettingError(f"memory lies between 1, the belief of the step itself, and 8, and {memory} does not")
 
 
 def lagrange_weights(rule: Rule, places: list[Tensor], start: Tensor, end: Tensor) -> Tensor:
@@ -190,26 +190,30 @@ def lagrange_weights(rule: Rule, places: list[Tensor], start: Tensor, end: Tenso
             share.
         start, end: of the integral, shape (B,); where one is infinite the first value has all of it.
     """
+    if len(places) == 1:
+        return torch.ones_like(start)[None]
     nodes = torch.stack(places)
-    finite = start.isfinite() & end.isfinite()
-    fresh = [(nodes[:j] != nodes[j]).all(0) for j in range(len(places))]
-    used = nodes.isfinite() & torch.stack(fresh) & finite
+    count = len(places)
+    same = nodes[:, None] == nodes  # (m, m, B)
+    repeated = (same & _BEFORE[:count, :count, None]).any(1)
+    used = nodes.isfinite() & ~repeated & start.isfinite() & end.isfinite()
     used[0] = True
-    nodes = torch.where(used, nodes, 0.0)
-    start, end = torch.where(finite, start, 0.0), torch.where(finite, end, 0.0)
+    whole = (start.isfinite() & end.isfinite())[None]
+    nodes = torch.where(used & whole, nodes, 0.0)
+    start, end = torch.where(whole[0], start, 0.0), torch.where(whole[0], end, 0.0)
     points = start + (end - start) * _QUADRATURE[0]  # (Q, B)
     # the density relative to the start: it spans many orders of magnitude, its share does not
     mass = rule.density(points - start) * _QUADRATURE[1]
     mass = mass / mass.sum(0)
-    shares = []
-    for j in range(len(places)):
-        polynomial = torch.ones_like(points)
-        for i in range(len(places)):
-            if i != j:
-                gap = torch.where(used[i] & used[j], nodes[j] - nodes[i], 1.0)
-                polynomial = polynomial * torch.where(used[i], (points - nodes[i]) / gap, 1.0)
-        shares.append(torch.where(used[j], (polynomial * mass).sum(0), 0.0))
-    return torch.stack(shares)
+    # factor (j, i) of polynomial j, at every point: (y − y_i)/(y_j − y_i) where both count, 1 elsewhere
+    pairs = used[:, None] & used & _OTHER[:count, :count, None]
+    gaps = torch.where(pairs, nodes[:, None] - nodes, 1.0)
+    factors = torch.where(pairs[:, :, None], (points - nodes[:, None])[None] / gaps[:, :, None], 1.0)
+    return torch.where(used, (factors.prod(1) * mass).sum(1), 0.0)
+
+
+_BEFORE = torch.ones(16, 16, dtype=torch.bool).tril(-1)
+_OTHER = ~torch.eye(16, dtype=torch.bool)
 
 
 def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:

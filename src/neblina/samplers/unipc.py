@@ -49,7 +49,7 @@ def unipc(
     Returns:
         The batch at times[-1], shape (B, *).
     Raises:
-        SettingError: a memory below 1.
+        SettingError: a memory below 1 or above 8.
     """
     check_memory(memory)
     places: deque[Tensor] = deque(maxlen=memory)
