@@ -116,26 +116,28 @@ class GaussianProcess:
         alpha_t, sigma_t = self.schedule.alpha(t), self.schedule.sigma(t)
         alpha_s, sigma_s = self.schedule.alpha(s), self.schedule.sigma(s)
         eta = variance.eta if isinstance(variance, Eta) else 1.0
-        left = (sigma_s**2 - eta**2 * self.true_variance(t, s)).clamp(min=0).sqrt() if eta else sigma_s
-        keep = ratio(left, sigma_t)
+        true = self.true_variance(t, s) if eta else torch.zeros_like(s)
+        keep = ratio((sigma_s**2 - eta**2 * true).clamp(min=0).sqrt(), sigma_t)
         if posterior.unclipped_mean is None:
             mean = expand(keep, x) * x + expand(alpha_s - alpha_t * keep, x) * posterior.mean
         else:
             direction = x - expand(alpha_t, x) * posterior.unclipped_mean
             mean = expand(alpha_s, x) * posterior.mean + expand(keep, x) * direction
-        return Normal(mean, self._spread(x, t, s, posterior, variance))
+        return Normal(mean, self._spread(x, t, s, posterior, variance, true))
 
-    def _spread(self, x: Tensor, t: Tensor, s: Tensor, posterior: Gaussian, variance: Variance) -> Tensor | None:
-        """The standard deviation of a reverse step, shape (B,) or, where it is learned, (B, *)."""
+    def _spread(
+        self, x: Tensor, t: Tensor, s: Tensor, posterior: Gaussian, variance: Variance, true: Tensor
+    ) -> Tensor | None:
+        """The standard deviation of a reverse step, shape (B,) or, where it is learned, (B, *), given σ̃²."""
         if isinstance(variance, Eta):
-            return variance.eta * self.true_variance(t, s).sqrt() if variance.eta else None
+            return variance.eta * true.sqrt() if variance.eta else None
         moves = (self.schedule.sigma(s) > 0) & (s < t)
         large = torch.where(moves, self.added_variance(s, t), 0.0)
         if isinstance(variance, Large):
             return large.sqrt()
         if posterior.variance_fraction is None:
             raise SettingError("this model did not learn its variance; sample with ddpm or ddpm_large")
-        small = torch.where(moves, self.true_variance(t, s), 1.0)
+        small = torch.where(moves, true, 1.0)
         low, high = expand(small.log(), x), expand(torch.where(moves, large, 1.0).log(), x)
         std = torch.exp(torch.lerp(low, high, posterior.variance_fraction.to(x.dtype)) / 2)
         return expand(moves.to(torch.float64), x) * std
