@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint types layers check clean
+.PHONY: demo test slow quick lint types layers check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/neblina demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
 
 quick: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow and not training"
@@ -24,7 +27,7 @@ types: $(VENV)/.installed-dev
 layers: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
-check: lint types layers test
+check: lint types layers test slow
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,8 +1,11 @@
 """What all tests share: two threads, no network, exact denoisers."""
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# what is started in the background ignores Ctrl-C, and so would all it starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
