@@ -4,14 +4,15 @@ import os
 import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# what is started in the background ignores Ctrl-C, and so would all it starts
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
 from exact import SCHEDULES
 
 from neblina.processes.schedules import Schedule
+
+# what is started in the background ignores Ctrl-C, and so would all that it starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=list(SCHEDULES))
