@@ -1,6 +1,6 @@
 """Equal-budget ablations on MNIST: schedules, labels, and how times are drawn; every one over several seeds.
 
-    python benchmarks/mnist_ablation.py PATH_TO_MNIST --out ablation.json [--images 16000] [--seeds 3]
+    python benchmarks/mnist_ablation.py PATH_TO_MNIST --out ablation.json [--images 40000] [--seeds 3]
     python benchmarks/mnist_ablation.py --out ablation.json --report docs/images/ablation.png
 
 The first trains, and stores each run in the JSON file as it ends; interrupted, it goes on where it was. The second
@@ -266,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("source", nargs="?")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=16_000)
+    parser.add_argument("--images", type=int, default=40_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--report", type=Path)
