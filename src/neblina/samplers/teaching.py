@@ -29,7 +29,7 @@ from neblina.samplers.registry import Sampling, register
     "renoise",
     order=0,
     stochastic=True,
-    bias=(1.0, "fresh noise on a mean: the spread that averaging took away does not come back"),
+    bias=(0.32, "fresh noise on a mean: the spread that averaging took away does not come back"),
     source="taught in articles; no paper",
 )
 def renoise(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) -> Sampling:
