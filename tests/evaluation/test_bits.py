@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import pytest
 import torch
 from exact import SCHEDULES
 from models import small_bundle
+from processes import run_in_two_processes
 from scipy.stats import norm
 
 from neblina.core.conditions import Condition
@@ -215,30 +212,15 @@ def measured(batch: int = 3) -> Likelihood:
 
 @pytest.mark.slow
 def test_two_processes_with_an_uneven_last_batch_find_what_one_does(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "import json, os, torch; torch.set_num_threads(1)\n"
+    run_in_two_processes(
+        "import json, os\n"
         "from dataclasses import asdict\n"
-        "from pathlib import Path\n"
         f"from {Path(__file__).stem} import measured\n"
         "found = json.dumps(asdict(measured()))\n"
-        "Path(sys.argv[1], os.environ['RANK'] + '.json').write_text(found)\n"
+        "Path(sys.argv[1], os.environ['RANK'] + '.json').write_text(found)\n",
+        tmp_path,
+        Path(__file__).parent,
     )
-    tests = Path(__file__).parents[1]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path), str(tests / "evaluation"), str(tests), str(tests / "conformance")],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert one == other
     alone = measured()

@@ -2,16 +2,13 @@
 
 import hashlib
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from processes import run_in_two_processes
 from test_resume import digest, pictures, tiny
 
 from neblina.bundle.files import CARD
@@ -169,32 +166,16 @@ def test_an_objective_setting_out_of_range_is_refused_by_name(change: dict[str, 
 @pytest.mark.training
 def test_two_processes_draw_from_one_density(tmp_path: Path) -> None:
     """Each writes what it remembers; both remember all samples of both."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path\n"
+    run_in_two_processes(
         "from test_objectives import wanting\n"
         "from test_resume import pictures\n"
         "from neblina.training.trainer import Trainer\n"
         "trainer = Trainer(wanting({'times': 'score-norm'}), pictures(), device='cpu')\n"
         "for _ in range(3): trainer.advance()\n"
-        "torch.save(trainer.state(), Path(sys.argv[1]) / f'{trainer.process}.pt')\n"
+        "torch.save(trainer.state(), Path(sys.argv[1]) / f'{trainer.process}.pt')\n",
+        tmp_path,
+        Path(__file__).parent,
     )
-    tests = Path(__file__).parents[1]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path), str(tests), str(tests / "training")],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
     one, other = (torch.load(tmp_path / f"{process}.pt") for process in range(2))
     assert int(one["counts"].sum()) == 3 * 8
     assert all(torch.equal(one[name], other[name]) for name in one)

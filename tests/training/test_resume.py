@@ -3,19 +3,16 @@
 import hashlib
 import json
 import multiprocessing
-import os
 import random
 import resource
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import run_in_two_processes
 from safetensors import SafetensorError
 
 from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, SettingError, StorageError
@@ -331,27 +328,11 @@ def stopped_and_resumed(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.training
 def test_two_processes_that_stop_and_go_on_log_the_loss_of_both(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path\n"
-        f"from {Path(__file__).stem} import stopped_and_resumed\n"
-        "stopped_and_resumed(Path(sys.argv[1]))\n"
+    run_in_two_processes(
+        f"from {Path(__file__).stem} import stopped_and_resumed\nstopped_and_resumed(Path(sys.argv[1]))\n",
+        tmp_path,
+        Path(__file__).parent,
     )
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path), str(Path(__file__).parent)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
     assert [record["step"] for record in read_log(tmp_path / "whole" / "log.jsonl")] == [7, 14, 20]
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
 

@@ -1,15 +1,12 @@
 """The loop does what the algorithm says."""
 
 import math
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_in_two_processes
 from test_resume import pictures, tiny
 
 from neblina.core.conditions import NULL_LABEL, Condition
@@ -191,37 +188,14 @@ def test_a_recipe_that_does_not_fit_is_refused_before_training(
 @pytest.mark.training
 def test_two_processes_average_their_gradients_into_one_model(tmp_path: Path) -> None:
     """torchrun with two processes, one step, against the mean of both shares' losses written out by hand."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path\n"
+    run_in_two_processes(
         "from test_resume import pictures\n"
         "from test_trainer import plain\n"
         "from neblina.training.run import train\n"
-        "train(plain(), pictures(), Path(sys.argv[1]), device='cpu')\n"
+        "train(plain(), pictures(), Path(sys.argv[1]) / 'run', device='cpu')\n",
+        tmp_path,
+        Path(__file__).parent,
     )
-    tests = Path(__file__).parents[1]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        f"--master-port={port}",
-        str(script),
-    ]
-    done = subprocess.run(
-        [*command, str(tmp_path / "run"), str(tests), str(tests / "training")],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
     recipe = plain()
     model = new_model(recipe, pictures())
     model.net.channels_last()
