@@ -15,26 +15,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor
 
 from neblina.bundle.classifier import ClassifierBundle, save_classifier
-from neblina.core.atomic import write_file
 from neblina.core.devices import pick_device
-from neblina.core.errors import DivergenceError, SettingError
+from neblina.core.errors import SettingError
 from neblina.core.launch import world_size
 from neblina.data.pictures import Pictures
 from neblina.denoisers.classifier import NetworkClassifier
 from neblina.nets.encoder import Encoder, EncoderConfig
 from neblina.processes.schedules import make_schedule
-from neblina.training.checkpoint import drop_after, list_checkpoints, newest_checkpoint, save_checkpoint
+from neblina.training.checkpoint import drop_after, newest_checkpoint, save_checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import draw_examples, read_batch, step_seed
-from neblina.training.journal import Journal
+from neblina.training.journal import open_journal
 from neblina.training.recipe import Objective, Recipe, Sampling
 from neblina.training.run import OnReport, Report, interrupted, interruptible
-from neblina.training.same import check_same_run, setting_of
-from neblina.training.trainer import learning_rate
+from neblina.training.same import check_same_run, refuse_second_run, setting_of
+from neblina.training.trainer import diverged, learning_rate
 
 # settings that a denoiser's recipe has and a classifier does not look at
 _UNUSED = {
@@ -87,8 +85,8 @@ def train_classifier(
     """Train a classifier of noisy pictures, or go on with training one.
 
     Args:
-        recipe: what to do; objective, parameterisation, clock, sampling and snapshots mean nothing here and are left
-            as they are.
+        recipe: what to do; objective, parameterisation, clock, sampling and snapshots mean nothing here, and are
+            refused where they are not the defaults.
         pictures: the training pictures, with labels.
         folder: where the run lives: `log.jsonl`, `checkpoints/`, and at the end `model/`.
         resume: go on from the newest whole checkpoint; from the beginning if there is none.
@@ -107,8 +105,7 @@ def train_classifier(
     training, steps, checkpoints = recipe.training, recipe.steps, folder / "checkpoints"
     if training.precision != "fp32":
         raise SettingError(f"a classifier is trained in fp32, not {training.precision}")
-    if not resume and list_checkpoints(checkpoints):
-        raise SettingError(f"{folder} holds a run already. Pass --resume to go on with it, or choose another folder.")
+    refuse_second_run(folder, checkpoints, resume=resume)
     tell: Callable[[Report], None] = on_report or (lambda report: None)
     place = pick_device(device)
     bundle = new_classifier(recipe, pictures)
@@ -120,10 +117,7 @@ def train_classifier(
     setting = setting_of(pictures, bundle.label_names)
     first, losses = _restored(recipe, setting, checkpoints, net, ema, optimizer, tell) if resume else (0, [])
     drop_after(checkpoints, first)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    write_file(folder / "recipe.yaml", lambda aside: aside.write_text(text))
-    journal = Journal(folder, first)
+    journal = open_journal(folder, recipe, first)
     with interruptible() as stop:
         for step in range(first, steps):
             loss = _loss(recipe, pictures, classifier, step, place)
@@ -134,10 +128,7 @@ def train_classifier(
                 group["lr"] = learning_rate(recipe, step)
             losses.append(float(loss.detach()))
             if not bool(norm.isfinite()):
-                raise DivergenceError(
-                    f"the loss or its gradient was not finite at step {step + 1}. Lower optimizer.lr ({chosen.lr:g}), "
-                    "raise optimizer.warmup, or look at the data."
-                )
+                raise diverged(recipe, step + 1)
             optimizer.step()
             done = step + 1
             ema.update(net, done)

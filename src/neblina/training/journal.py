@@ -9,8 +9,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from neblina.core.atomic import write_file
 from neblina.core.errors import StorageError
+from neblina.training.recipe import Recipe
 
 
 class Journal:
@@ -41,6 +44,14 @@ class Journal:
             kept = [record for record in read_log(place) if record["step"] <= step]
             text = "".join(json.dumps(record) + "\n" for record in kept)
             write_file(place, lambda aside, text=text: aside.write_text(text))  # type: ignore[misc]
+
+
+def open_journal(folder: Path, recipe: Recipe, step: int) -> Journal:
+    """The log of a run that has done `step` steps, beside the recipe it is done by."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    write_file(folder / "recipe.yaml", lambda aside: aside.write_text(text))
+    return Journal(folder, step)
 
 
 def read_log(place: Path) -> list[dict[str, Any]]:

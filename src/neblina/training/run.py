@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from neblina.bundle.folder import save_bundle
-from neblina.core.atomic import write_file
-from neblina.core.errors import Interrupted, SettingError
+from neblina.core.errors import Interrupted
 from neblina.core.launch import is_main_process
 from neblina.data.pictures import Pictures
 from neblina.data.sheets import save_sheet
-from neblina.training.checkpoint import drop_after, list_checkpoints, newest_checkpoint, save_checkpoint
-from neblina.training.journal import Journal
+from neblina.training.checkpoint import drop_after, newest_checkpoint, save_checkpoint
+from neblina.training.journal import Journal, open_journal
 from neblina.training.posthoc import drop_snapshots_after, save_snapshot
 from neblina.training.recipe import Recipe
+from neblina.training.same import refuse_second_run
 from neblina.training.trainer import Trainer, learning_rate
 
 
@@ -75,8 +73,7 @@ def train(
     """
     tell = on_report if on_report is not None and is_main_process() else lambda report: None
     checkpoints = folder / "checkpoints"
-    if not resume and list_checkpoints(checkpoints):
-        raise SettingError(f"{folder} holds a run already. Pass --resume to go on with it, or choose another folder.")
+    refuse_second_run(folder, checkpoints, resume=resume)
     trainer = Trainer(recipe, pictures, device=device)
     main = is_main_process()
     checkpoint, passed = newest_checkpoint(checkpoints) if resume else (None, [])
@@ -91,10 +88,7 @@ def train(
     trainer.accelerator.wait_for_everyone()
     journal = None
     if main:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-        write_file(folder / "recipe.yaml", lambda aside: aside.write_text(text))
-        journal = Journal(folder, trainer.step)
+        journal = open_journal(folder, recipe, trainer.step)
     with interruptible() as stop:
         _loop(trainer, folder, checkpoints, journal, tell, stop)
     model = folder / "model"

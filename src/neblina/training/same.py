@@ -1,12 +1,23 @@
 """Whether a run is the one that a checkpoint is of: by its recipe, its pictures, and who shares the work."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from neblina.core.errors import SettingError
 from neblina.data.pictures import Pictures
-from neblina.training.checkpoint import Checkpoint
+from neblina.training.checkpoint import Checkpoint, list_checkpoints
 from neblina.training.recipe import Recipe, build_recipe, differences
+
+
+def refuse_second_run(folder: Path, checkpoints: Path, *, resume: bool) -> None:
+    """Refuse to begin in a folder where a run is, unless it is to be gone on with.
+
+    Raises:
+        SettingError: there are checkpoints and `resume` is off.
+    """
+    if not resume and list_checkpoints(checkpoints):
+        raise SettingError(f"{folder} holds a run already. Pass --resume to go on with it, or choose another folder.")
 
 
 def setting_of(pictures: Pictures, classes: Sequence[str], *, processes: int = 1) -> dict[str, Any]:

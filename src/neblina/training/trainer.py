@@ -128,11 +128,7 @@ class Trainer:
         """
         first = float(self.accelerator.gather(self.first_bad[None]).min())
         if math.isfinite(first):
-            raise DivergenceError(
-                f"the loss or its gradient was not finite at step {int(first)}. "
-                f"Lower optimizer.lr ({self.recipe.optimizer.lr:g}), "
-                f"raise optimizer.warmup, or look at the data."
-            )
+            raise diverged(self.recipe, int(first))
 
     def agree(self, stopping: bool) -> bool:
         """Whether any process wants to stop. Several processes ask each other every tenth step, since asking waits."""
@@ -257,6 +253,14 @@ class Trainer:
     def _read(self, step: int) -> Batch:
         processes = self.accelerator.num_processes
         return read_batch(self.recipe, self.pictures, step, process=self.process, processes=processes)
+
+
+def diverged(recipe: Recipe, step: int) -> DivergenceError:
+    """What to say of a loss or a gradient that was not finite."""
+    return DivergenceError(
+        f"the loss or its gradient was not finite at step {step}. Lower optimizer.lr ({recipe.optimizer.lr:g}), "
+        "raise optimizer.warmup, or look at the data."
+    )
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
