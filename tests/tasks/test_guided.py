@@ -31,9 +31,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     forward = UNet.forward
 
-    def counted(self: UNet, x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    def counted(self: UNet, x: torch.Tensor, *rest: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
         made.append(len(x))
-        return forward(self, x, *rest)
+        return forward(self, x, *rest, **given)
 
     monkeypatch.setattr(UNet, "forward", counted)
     return made

@@ -1,10 +1,12 @@
 """What a sample is conditioned on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+
+from neblina.core.errors import SettingError
 
 NULL_LABEL = -1
 
@@ -15,26 +17,91 @@ class Condition:
 
     Attributes:
         labels: class of each sample, shape (B,), int64; NULL_LABEL (−1) says "no class": the network's own null.
+        text: what cross-attention reads, one vector a token, shape (B, L, D).
+        pooled: one vector of the whole text, shape (B, P).
+        sizes: numbers about the picture that the network was told in training, such as its size in pixels before it
+            was cut and where it was cut, shape (B, N).
+        spatial: maps joined to the noisy batch by channels (masks, masked or small pictures, depths, semantic maps),
+            shape (B, C, H, W) with the batch's own H and W.
+        unsaid: the condition of guidance's other branch, such as that of a negative prompt; None for this one with
+            the null label.
     """
 
     labels: Tensor | None = None
+    text: Tensor | None = None
+    pooled: Tensor | None = None
+    sizes: Tensor | None = None
+    spatial: Tensor | None = None
+    unsaid: "Condition | None" = None
 
     @property
-    def structure(self) -> tuple[tuple[int, ...] | None, ...]:
+    def given(self) -> dict[str, Tensor]:
+        """What is said, by the name of its field."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "unsaid")
+        return {name: value for name, value in named if value is not None}
+
+    @property
+    def structure(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Which fields are given, and their shapes: conditions of one structure can share a network call."""
-        given = (getattr(self, field.name) for field in fields(self))
-        return tuple(None if value is None else tuple(value.shape[1:]) for value in given)
+        return tuple((name, tuple(value.shape[1:])) for name, value in self.given.items())
 
     def take(self, rows: Tensor) -> "Condition":
         """The conditions of some rows, in the order given; rows of shape (N,)."""
-        return Condition(labels=None if self.labels is None else self.labels[rows.to(self.labels.device)])
+        taken = {name: value[rows.to(value.device)] for name, value in self.given.items()}
+        return replace(self, **taken, unsaid=None if self.unsaid is None else self.unsaid.take(rows))
 
     def null(self) -> "Condition":
-        """The same structure with nothing said."""
-        return Condition(labels=None if self.labels is None else torch.full_like(self.labels, NULL_LABEL))
+        """The condition of guidance's other branch.
+
+        Raises:
+            SettingError: a text without a word of what the other branch reads in its place.
+        """
+        if self.unsaid is not None:
+            return self.unsaid
+        if self.text is not None:
+            raise SettingError("guidance goes away from another text, and none is given: encode one as `unsaid`")
+        return self if self.labels is None else replace(self, labels=torch.full_like(self.labels, NULL_LABEL))
 
 
 def concatenate(conditions: Sequence[Condition]) -> Condition:
-    """Conditions of one structure, one after the other."""
-    labels = [condition.labels for condition in conditions if condition.labels is not None]
-    return Condition(labels=torch.cat(labels) if labels else None)
+    """Conditions of one structure, one after the other; what the other branch reads is no part of them."""
+    given = [condition.given for condition in conditions]
+    return replace(conditions[0], unsaid=None, **{name: torch.cat([one[name] for one in given]) for name in given[0]})
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a network reads beside labels; each is required if and only if it is wanted.
+
+    Attributes:
+        text: width D of the vectors its cross-attention reads, None for a network that reads no text.
+        pooled: width P of the vector of the whole text, None for none.
+        sizes: how many numbers about the picture, 0 for none.
+        spatial: channels joined to the noisy batch, 0 for none.
+    """
+
+    text: int | None = None
+    pooled: int | None = None
+    sizes: int = 0
+    spatial: int = 0
+
+    def check(self, condition: Condition) -> None:
+        """Refuse a condition that does not fit.
+
+        Raises:
+            SettingError: saying what is missing, not wanted, or of another width.
+        """
+        for name, (wanted, what) in {
+            "text": (self.text, "text encoded as vectors"),
+            "pooled": (self.pooled, "the vector of the whole text"),
+            "sizes": (self.sizes or None, "numbers about the picture's size"),
+            "spatial": (self.spatial or None, "maps joined to the picture by channels"),
+        }.items():
+            value = condition.given.get(name)
+            if value is None and wanted is not None:
+                raise SettingError(f"this model is conditioned on {what} ({name}, {wanted} wide): give it")
+            if value is not None and wanted is None:
+                raise SettingError(f"this model takes no {what} ({name}): leave it out")
+            width = None if value is None else value.shape[1 if name == "spatial" else -1]
+            if width != wanted:
+                raise SettingError(f"this model takes {what} ({name}) {wanted} wide, not {width}")

@@ -78,13 +78,13 @@ class Leaf:
     @property
     def identity(self) -> tuple[object, ...]:
         """Leaves of an equal identity have the same answer."""
-        labels = self.condition.labels
+        given = tuple((name, id(value)) for name, value in self.condition.given.items())
         return (
             id(self.denoiser),
             id(self.x),
             id(self.t),
-            None if labels is None else id(labels),
-            None if labels is None or self.rows is None else id(self.rows),
+            given,
+            None if not given or self.rows is None else id(self.rows),
             self.needs_grad,
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.conditions import NULL_LABEL, Condition, Wants
 from neblina.core.errors import SettingError
 from neblina.core.posterior import Gaussian
 from neblina.core.shapes import expand
@@ -18,7 +18,8 @@ class NetworkDenoiser:
     """A network with what is needed to read its answer.
 
     Attributes:
-        net: called as net(x, time, labels) or net(x, time), returns the prediction, shape of x.
+        net: called as net(x, time, **condition), the fields that are given by their names, with the maps of `spatial`
+            joined to x; returns the prediction, shape of x.
         process: the process it was trained on.
         parameterisation: what it predicts, a name in the table.
         clock: how it is told the time, a name in the table or a function; None for the default of the parameterisation
@@ -27,6 +28,7 @@ class NetworkDenoiser:
         null_label: the label that means "no class" to the network; None if it never learned one.
         learned_variance: whether the second half of its channels says where the reverse variance lies, from −1 for
             the true posterior's to 1 for the forward step's (Nichol, Dhariwal 2021, eq. 15).
+        wants: what else it is conditioned on.
     """
 
     net: nn.Module
@@ -36,6 +38,7 @@ class NetworkDenoiser:
     num_classes: int = 0
     null_label: int | None = None
     learned_variance: bool = False
+    wants: Wants = Wants()
 
     def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
         """The belief about the clean data behind x, shape (B, *), at times t, shape (B,).
@@ -59,10 +62,15 @@ class NetworkDenoiser:
         dtype = next((parameter.dtype for parameter in self.net.parameters()), x.dtype)
         scaled = (expand(scale, x) * x).to(dtype)
         time = self.read_clock(schedule, t).to(x.device, torch.float32, non_blocking=True)
-        labels = self.labels(condition)
-        prediction: Tensor = (
-            self.net(scaled, time) if labels is None else self.net(scaled, time, labels.to(x.device, non_blocking=True))
-        )
+        self.wants.check(condition)
+        given = {
+            # half precision would round the numbers about sizes
+            name: value.to(x.device, value.dtype if name in ("labels", "sizes") else dtype, non_blocking=True)
+            for name, value in {**condition.given, "labels": self.labels(condition)}.items()
+            if value is not None
+        }
+        maps = given.pop("spatial", None)
+        prediction: Tensor = self.net(scaled if maps is None else torch.cat([scaled, maps], dim=1), time, **given)
         if not self.learned_variance:
             return prediction, None
         prediction, raw = prediction.chunk(2, dim=1)
@@ -75,6 +83,15 @@ class NetworkDenoiser:
             return self.clock
         row = parameterisations[self.parameterisation]
         return clocks[self.clock or default_clock(row, self.process.schedule)]
+
+    def check(self, condition: Condition) -> None:
+        """Refuse a condition that does not fit the network.
+
+        Raises:
+            SettingError: as `labels`; or something else is missing, not wanted, or of another width.
+        """
+        self.wants.check(condition)
+        self.labels(condition)
 
     def labels(self, condition: Condition) -> Tensor | None:
         """The labels as the network knows them, with its own null.

@@ -215,7 +215,7 @@ def _checked(denoiser: NetworkDenoiser, numbers: Sequence[int], labels: Tensor |
         raise SettingError(f"nll is of at least 1 picture in batches of at least 1, not {len(numbers)} in {how.batch}")
     if not how.tolerance > 0:
         raise SettingError(f"tolerance {how.tolerance:g} must be positive; 3e-4 is the default")
-    denoiser.labels(Condition(labels))
+    denoiser.check(Condition(labels))
     schedule = denoiser.process.schedule
     times = bound_times(schedule, how.steps)
     edges = strata(schedule, times, len(times) - 2 if how.terms is None else how.terms)

@@ -100,7 +100,7 @@ class GuidanceSettings:
             check_threshold(self.threshold)
         if self.clip is not None:
             check_limit(self.clip)
-        denoiser.labels(condition)
+        denoiser.check(condition)
         if self.weaker is not None:
             self._check_weaker(self.weaker, denoiser, condition)
         elif self.weight != 1:
@@ -112,19 +112,20 @@ class GuidanceSettings:
                 raise SettingError(
                     "the unconditional model was trained on another process, so the two cannot be combined"
                 )
-            self.unconditional.labels(Condition())
+            self.unconditional.check(Condition())
         if self.classifier is not None:
             self._check_classifier(self.classifier, denoiser, labels)
 
     def _check_null(self, denoiser: NetworkDenoiser, condition: Condition) -> None:
-        if denoiser.num_classes == 0:
+        if denoiser.num_classes == 0 and denoiser.wants.text is None:
             raise SettingError(
                 f"guidance {self.weight:g} needs a model with a condition, and this one is unconditional; leave it at 1"
             )
-        if condition.labels is not None and bool((condition.labels == NULL_LABEL).all()):
+        labels = condition.labels if denoiser.wants.text is None else None
+        if labels is not None and bool((labels == NULL_LABEL).all()):
             raise SettingError(f"guidance {self.weight:g} follows a label, and there is none; say which")
         if self.unconditional is None:
-            denoiser.labels(condition.null())
+            denoiser.check(condition.null())
 
     def _check_weaker(self, weaker: NetworkDenoiser, denoiser: NetworkDenoiser, condition: Condition) -> None:
         if self.unconditional is not None:
@@ -140,7 +141,7 @@ class GuidanceSettings:
                 f"the weaker model knows {weaker.num_classes} classes and the model {denoiser.num_classes}; "
                 "autoguidance asks both under the same condition"
             )
-        weaker.labels(condition)
+        weaker.check(condition)
 
     def _check_classifier(self, classifier: NoisyClassifier, denoiser: NetworkDenoiser, labels: Condition) -> None:
         if classifier.process != denoiser.process:

@@ -1,0 +1,4 @@
+"""Codecs: between pictures and the latents that a model diffuses.
+
+Imports nothing above `nets`.
+"""
