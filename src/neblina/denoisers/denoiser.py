@@ -1,6 +1,6 @@
 """A network becomes a denoiser: the one place where its prediction is converted to a posterior."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class NetworkDenoiser:
     num_classes: int = 0
     null_label: int | None = None
     learned_variance: bool = False
-    wants: Wants = Wants()
+    wants: Wants = field(default_factory=Wants)
 
     def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
         """The belief about the clean data behind x, shape (B, *), at times t, shape (B,).
