@@ -92,7 +92,7 @@ def pictures_of(model: Path, count: int, seed: int) -> Tensor:
             bundle.denoiser(),
             (1, size, size),
             range(start, start + BATCH),
-            labels=labels,
+            condition=Condition(labels),
             sampler=bundle.sampling.sampler,
             steps=bundle.sampling.steps,
             guidance=GuidanceSettings(clip=bundle.sampling.clip),

@@ -84,6 +84,7 @@ def example(name: str, plan: Plan, other: Plan, process: GaussianProcess, settin
         "clip": (),
         "threshold": (),
         "classifier": (PictureClassifier(mixture(process)), LABELS),
+        "known": (measurement.expand(5, 1, 2, 2),),
         "posterior-sampling": (AveragePool(2), measurement, process.schedule),
         "moment-matching": (AveragePool(2), measurement, process.schedule),
     }
@@ -97,6 +98,7 @@ ACTIVE: dict[str, dict[str, float]] = {
     "clip": {"limit": 0.3},
     "threshold": {"quantile": 0.5, "limit": 0.3},
     "classifier": {"scale": 2.0},
+    "known": {"free": 0.5},
     "posterior-sampling": {"strength": 1000.0},
     "moment-matching": {"noise": 0.1},
 }

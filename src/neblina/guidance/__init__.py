@@ -3,7 +3,7 @@
 Importing this package registers every guidance. May import `core`, `processes` and `denoisers`.
 """
 
-from neblina.guidance import affine, classifier, clipping, interval, inverse, rescaling
+from neblina.guidance import affine, classifier, clipping, interval, inverse, known, rescaling
 from neblina.guidance.registry import Guidance, guidances
 
-__all__ = ["Guidance", "affine", "classifier", "clipping", "guidances", "interval", "inverse", "rescaling"]
+__all__ = ["Guidance", "affine", "classifier", "clipping", "guidances", "interval", "inverse", "known", "rescaling"]

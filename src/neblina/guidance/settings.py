@@ -1,14 +1,16 @@
 """All that is asked for at once, as one plan in one order.
 
-    clip( threshold( measured( interval( classifier( rescale( cfg or autoguidance ) ) ) ) ) )
+    known( clip( threshold( measured( interval( classifier( rescale( cfg or autoguidance ) ) ) ) ) ) )
 
-The belief is guided first and brought back to its range last; the interval holds for everything that guides towards a
-condition, and a measurement is followed at every noise level.
+The belief is guided first, brought back to its range, and last of all is what is known where something is; the interval
+holds for everything that guides towards a condition, and a measurement is followed at every noise level.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError
@@ -19,6 +21,7 @@ from neblina.guidance.affine import classifier_free, extrapolated
 from neblina.guidance.classifier import classifier_guided
 from neblina.guidance.clipping import check_limit, check_threshold, clip, threshold
 from neblina.guidance.interval import check_interval, interval
+from neblina.guidance.known import known
 from neblina.guidance.rescaling import check_rescale, rescaled
 
 
@@ -39,6 +42,7 @@ class GuidanceSettings:
         clip: limit of the belief, None for none; thresholding goes by it too.
         clip_keeps_direction: steps still point with the unclipped belief's noise.
         measured: what follows a measurement, from plan to plan; None for nothing.
+        known: clean data of the samples and where they are free, as in `guidance.known`; None where nothing is known.
     """
 
     weight: float = 1.0
@@ -52,6 +56,7 @@ class GuidanceSettings:
     clip: float | None = None
     clip_keeps_direction: bool = False
     measured: Callable[[Plan], Plan] | None = None
+    known: tuple[Tensor, Tensor] | None = None
 
     def plan(self, denoiser: NetworkDenoiser, labels: Condition) -> Plan:
         """The plan of a network under all of this.
@@ -82,7 +87,7 @@ class GuidanceSettings:
             guided = threshold(guided, self.threshold, limit=1.0 if self.clip is None else self.clip)
         if self.clip is not None:
             guided = clip(guided, self.clip, keep_direction=self.clip_keeps_direction)
-        return guided
+        return guided if self.known is None else known(guided, *self.known)
 
     def _check(self, denoiser: NetworkDenoiser, condition: Condition, labels: Condition) -> None:
         """Refuse what is out of range, says nothing, or does not fit."""

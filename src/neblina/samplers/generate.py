@@ -27,14 +27,16 @@ class Stretch:
     """The part of the way from noise to data that is walked.
 
     Attributes:
-        start: clean pictures to start from, noised to t_start, shape (B, *); None starts from noise.
-        t_start: where the walk begins; below 1 it needs pictures.
+        start: clean data to start from, noised to t_start, shape (B, *); None starts from noise.
+        t_start: where the walk begins; below 1 it needs data to start from.
         t_end: where it ends; above 0 the samples are as noisy as the process is there.
+        noised: whether `start` is as noisy as the process is at t_start already, as an inversion leaves it.
     """
 
     start: Tensor | None = None
     t_start: float = 1.0
     t_end: float = 0.0
+    noised: bool = False
 
     def cut(self, walk: Walk) -> Walk:
         """What of a walk lies in the stretch.
@@ -53,7 +55,7 @@ def generate(
     shape: tuple[int, ...],
     indices: Sequence[int],
     *,
-    labels: Tensor | None,
+    condition: Condition,
     sampler: str,
     steps: int,
     grid: str | ForeignGrid | None = None,
@@ -72,7 +74,7 @@ def generate(
         denoiser: the network.
         shape: of one sample.
         indices: the number of each sample under the seed, length B.
-        labels: class of each sample, shape (B,), or None.
+        condition: of the B samples.
         sampler: a registered name.
         steps: how many from noise to data.
         grid: a registered name, or one of another library; None for the sampler's default.
@@ -104,11 +106,13 @@ def generate(
         name: None if other is None else on_walk(other, whole, beside=denoiser)
         for name, other in (("unconditional", asked.unconditional), ("weaker", asked.weaker))
     }
-    plan = replace(asked, **beside).plan(on_walk(denoiser, whole), Condition(labels))  # type: ignore[arg-type]
+    plan = replace(asked, **beside).plan(on_walk(denoiser, whole), condition)  # type: ignore[arg-type]
     noise = SampleNoise(seed, indices)
     first = noise(torch.empty(len(indices), *shape, device=device))
     if part.start is None:
         x = walk.start * first
+    elif part.noised:
+        x = part.start.to(first)
     else:
         x = process.diffuse(part.start.to(device), first, walk.times[0].expand(len(indices)))
     walking = chosen(process, x, walk.times, noise=noise, **(settings or {}))

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError, choose
 from neblina.core.plan import Plan
 from neblina.guidance.inverse import moment_matched, posterior_sampled
@@ -99,7 +100,7 @@ def restore(
                 denoiser,
                 model.shape,
                 [offset + number for number in range(own.start, own.stop)],
-                labels=None if labels is None else labels[own],
+                condition=Condition(None if labels is None else labels[own]),
                 sampler=sampler,
                 steps=steps,
                 grid=grid,

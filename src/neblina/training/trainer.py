@@ -214,7 +214,7 @@ class Trainer:
                 replace(self.denoiser, net=self.ema.net),
                 self.pictures.shape,
                 range(4 * shown),
-                labels=labels,
+                condition=Condition(labels),
                 sampler=self.bundle.sampling.sampler,
                 steps=self.bundle.sampling.steps,
                 grid=self.bundle.sampling.grid,

@@ -1,0 +1,104 @@
+"""From what a user says (prompts, labels, how many) to the conditions of the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from neblina.bundle.folder import Bundle
+from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.errors import SettingError, choose
+from neblina.tasks.sampling import other_classes
+from neblina.tasks.settings import Settings
+
+Labels = int | str | Sequence[int | str]
+
+
+def conditions_of(
+    bundle: Bundle,
+    prompt: str | Sequence[str] | None,
+    labels: Labels | None,
+    settings: Settings,
+    *,
+    size: tuple[int, int],
+    count: int,
+) -> Condition:
+    """The condition of each of `count` pictures; prompts and labels go in turn from picture 0 of the seed.
+
+    Args:
+        size: (height, width) of the pictures in pixels.
+    Raises:
+        SettingError: a prompt for a model that reads none or no prompt for one that does, an unknown label.
+    """
+    if bundle.text is None:
+        if prompt is not None:
+            raise SettingError(f"this model reads no text, so the prompt {_quoted(prompt)} has no effect: leave it out")
+        if settings.negative is not None:
+            raise SettingError("this model reads no text: leave the negative prompt out")
+        classes = _classes(bundle, labels, settings)
+        if classes is None:
+            return Condition()
+        return Condition(torch.tensor([classes[(settings.offset + k) % len(classes)] for k in range(count)]))
+    if labels is not None:
+        raise SettingError("this model is conditioned on text, not on labels: give a prompt")
+    prompts = [""] if prompt is None else _listed(prompt)
+    negatives = [""] if settings.negative is None else _listed(settings.negative)
+    if len(negatives) not in (1, len(prompts)):
+        raise SettingError(f"there are {len(prompts)} prompts and {len(negatives)} negative ones; give one, or one each")
+    wanted = settings.weight(bundle.sampling.guidance) != 1
+    if settings.negative is not None and not wanted:
+        raise SettingError("a negative prompt is what guidance goes away from, and guidance is 1; set it above 1")
+    encoded = bundle.text.encode(
+        prompts,
+        (negatives * len(prompts))[: len(prompts)] if wanted else None,
+        size=size,
+        long=settings.long_prompt,
+        clip_skip=settings.clip_skip,
+    )
+    return encoded.take(torch.tensor([(settings.offset + k) % len(prompts) for k in range(count)]))
+
+
+def how_many(settings: Settings, *given: object) -> int:
+    """How many pictures: as many as are asked for, else one for each of the longest list that is given."""
+    if settings.n is not None:
+        return settings.n
+    return max([1, *(len(value) for value in given if isinstance(value, Sequence) and not isinstance(value, str))])
+
+
+def _listed(prompt: str | Sequence[str]) -> list[str]:
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise SettingError("the list of prompts is empty; leave it out to sample without")
+    return prompts
+
+
+def _quoted(prompt: str | Sequence[str]) -> str:
+    return repr(prompt if isinstance(prompt, str) else prompt[0] if prompt else "")
+
+
+def _classes(bundle: Bundle, labels: Labels | None, settings: Settings) -> list[int] | None:
+    names = bundle.label_names
+    if settings.classifier is not None:
+        known = settings.classifier.bundle.label_names
+        if names and names != known:
+            raise SettingError(other_classes("classifier", known, names))
+        names = known
+    if labels is None:
+        return [NULL_LABEL] if names else None
+    if not names:
+        raise SettingError("this model is unconditional: it takes no labels")
+    given = [labels] if isinstance(labels, int | str) else list(labels)
+    if not given:
+        raise SettingError("labels is empty; leave it out to sample without")
+    return [_label(label, names) for label in given]
+
+
+def _label(label: int | str, names: Sequence[str]) -> int:
+    if isinstance(label, str) and label not in names and label.lstrip("-").isdigit():
+        label = int(label)
+    if isinstance(label, str):
+        return names.index(choose("label of this model", label, names))
+    if not 0 <= label < len(names):
+        raise SettingError(f"label {label} is out of range: this model knows 0 … {len(names) - 1}")
+    return label

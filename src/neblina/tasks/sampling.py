@@ -1,0 +1,210 @@
+"""One walk through a model, whatever was asked for: resolved before it begins, made in batches, decoded at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neblina.bundle.folder import Bundle
+from neblina.bundle.schedulers import route
+from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.errors import SettingError
+from neblina.guidance.settings import GuidanceSettings
+from neblina.processes.foreign import ForeignGrid, Walk, make_walk
+from neblina.processes.gaussian import GaussianProcess
+from neblina.processes.grids import truncate
+from neblina.processes.schedules import Schedule, make_schedule
+from neblina.samplers import samplers
+from neblina.samplers.generate import Stretch, generate
+from neblina.tasks.settings import Settings
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a request walks, with every default filled in.
+
+    Attributes:
+        sampler: a registered name.
+        steps: from noise to data.
+        grid: a registered name or another library's, None for the sampler's own.
+        settings: of the sampler.
+        schedule: that is sampled on.
+        other_schedule: the same if it is not the one that the network was trained on, else None.
+    """
+
+    sampler: str
+    steps: int
+    grid: str | ForeignGrid | None
+    settings: dict[str, Any]
+    schedule: Schedule
+    other_schedule: Schedule | None
+
+    @property
+    def walk(self) -> Walk:
+        """The times that are visited, from noise to data."""
+        return make_walk(self.grid or samplers[self.sampler].grid, self.schedule, self.steps)
+
+    def evaluations(self, t_start: float = 1.0, t_end: float = 0.0) -> int | None:
+        """How many answers a picture takes; None for an adaptive sampler."""
+        times = truncate(self.walk.times, t_start, t_end)
+        return samplers[self.sampler].evaluations(GaussianProcess(self.schedule), times, **self.settings)
+
+    def time_of(self, strength: float) -> float:
+        """The time at which a picture that is to be changed by `strength` in (0, 1] begins.
+
+        On a grid that another library tuned it is the place from which that share of the steps, rounded down, is left
+        to be walked, as there; elsewhere the strength is the time itself, whatever the grid.
+
+        Raises:
+            SettingError: a strength outside (0, 1], or one that leaves no step.
+        """
+        if not 0 < strength <= 1:
+            raise SettingError(f"strength is above 0 and at most 1, not {strength:g}")
+        if self.grid is None or isinstance(self.grid, str):
+            return strength
+        taken = int(self.steps * strength)
+        if taken < 1:
+            raise SettingError(
+                f"strength {strength:g} of {self.steps} steps leaves none to walk: take more steps or more strength"
+            )
+        return 1.0 if taken == self.steps else float(self.walk.times[self.steps - taken])
+
+
+def route_of(bundle: Bundle, settings: Settings) -> Route:
+    """How a request walks through a model.
+
+    Raises:
+        SettingError: an unknown name, or steps for a sampler that chooses its own.
+    """
+    default = bundle.sampling
+    sampler = settings.sampler or default.sampler
+    if settings.steps is not None and samplers[sampler].adaptive:
+        raise SettingError(f"{sampler} chooses its own steps; give it a tolerance in place of steps")
+    steps = default.steps if settings.steps is None else settings.steps
+    grid, own = route(default, settings.sampler, settings.grid, steps)
+    other = None if settings.schedule is None else make_schedule(settings.schedule)
+    return Route(sampler, steps, grid, {**own, **settings.settings}, other or bundle.schedule, other)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is sampled.
+
+    Attributes:
+        condition: of every picture, or of one for all of them.
+        shape: of one latent, (C, h, w).
+        count: how many.
+        stretch: where to begin and to end; its data has one entry a picture, or one for all.
+        known: clean latents and where they are free, as in `guidance.known`, one a picture or one for all.
+    """
+
+    condition: Condition
+    shape: tuple[int, int, int]
+    count: int
+    stretch: Stretch = field(default_factory=Stretch)
+    known: tuple[Tensor, Tensor] | None = None
+
+
+def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.device) -> Tensor:
+    """Latents, float32 of shape (count, C, h, w), on the CPU; entry k depends on (seed, offset + k) alone.
+
+    Raises:
+        SettingError: what does not fit the model, before its network is asked.
+    """
+    way = route_of(bundle, settings)
+    guiding = guidance_of(bundle, work.condition, settings)
+    batch = settings.batch or comfortable_batch(work.shape, latent=bundle.codec.factor > 1)
+    if settings.on_begin is not None:
+        each = way.evaluations(work.stretch.t_start, work.stretch.t_end)
+        settings.on_begin(None if each is None else work.count * each)
+    parts = []
+    for place in range(0, work.count, batch):
+        numbers = range(place, min(place + batch, work.count))
+        stretch, own, guided = work.stretch, dict(way.settings), guiding
+        if stretch.start is not None:
+            stretch = replace(stretch, start=_rows(stretch.start, numbers))
+        if work.known is not None:
+            data, free = (_rows(value, numbers).to(device) for value in work.known)
+            if "known" in samplers[way.sampler].choices:  # a sampler with a way of its own
+                own |= {"known": data, "mask": 1 - free}
+            else:
+                guided = replace(guided, known=(data, free))
+        parts.append(
+            generate(
+                bundle.denoiser(),
+                work.shape,
+                [settings.offset + number for number in numbers],
+                condition=_conditions(work.condition, numbers),
+                sampler=way.sampler,
+                steps=way.steps,
+                grid=way.grid,
+                schedule=way.other_schedule,
+                stretch=stretch,
+                guidance=guided,
+                seed=settings.seed,
+                device=device,
+                settings=own,
+                on_step=settings.on_step,
+                cancelled=settings.cancelled,
+            ).cpu()
+        )
+    return torch.cat(parts)
+
+
+def guidance_of(bundle: Bundle, condition: Condition, settings: Settings) -> GuidanceSettings:
+    """What changes the network's belief on its way to the sampler.
+
+    Raises:
+        SettingError: models that do not go together.
+    """
+    default, weaker, unconditional = bundle.sampling, settings.autoguidance, settings.unconditional
+    if weaker is not None and weaker.bundle.label_names != bundle.label_names:
+        raise SettingError(other_classes("weaker model", weaker.bundle.label_names, bundle.label_names))
+    return GuidanceSettings(
+        settings.weight(default.guidance if says_something(condition) else 1.0),
+        unconditional=None if unconditional is None else unconditional.bundle.denoiser(),
+        weaker=None if weaker is None else weaker.bundle.denoiser(),
+        classifier=None if settings.classifier is None else settings.classifier.bundle.classifier(),
+        classifier_scale=1.0 if settings.classifier_scale is None else settings.classifier_scale,
+        rescale=settings.guidance_rescale,
+        interval=settings.guidance_interval,
+        threshold=settings.threshold,
+        clip=default.clip,
+        clip_keeps_direction=default.clip_keeps_direction and settings.sampler in (None, default.sampler),
+    )
+
+
+def says_something(condition: Condition) -> bool:
+    """Whether there is anything that guidance could follow."""
+    if condition.text is not None:
+        return True
+    return condition.labels is not None and bool((condition.labels != NULL_LABEL).any())
+
+
+def comfortable_batch(shape: tuple[int, int, int], *, latent: bool) -> int:
+    """How many pictures to make together when nobody says: 64 small ones, or about four latents of 64x64."""
+    return max(1, min(64, 2**14 // (shape[1] * shape[2]))) if latent else 64
+
+
+def other_classes(what: str, its: Sequence[str], wanted: Sequence[str]) -> str:
+    """The sentence about classes that differ."""
+
+    def shown(names: Sequence[str]) -> str:
+        return ", ".join(names[:12]) + (", …" if len(names) > 12 else "") if names else "no classes"
+
+    return f"the {what} knows other classes ({shown(its)}) than the model ({shown(wanted)})"
+
+
+def _rows(values: Tensor, numbers: range) -> Tensor:
+    """Entries of some pictures, where there is one for each or one for all."""
+    return values.expand(len(numbers), *values.shape[1:]) if len(values) == 1 else values[numbers.start : numbers.stop]
+
+
+def _conditions(condition: Condition, numbers: range) -> Condition:
+    given = condition.given
+    alone = not given or len(next(iter(given.values()))) == 1
+    return condition.take(torch.zeros(len(numbers), dtype=torch.int64) if alone else torch.tensor(list(numbers)))
