@@ -171,12 +171,12 @@ def _check_length(place: Path) -> None:
     """Refuse a pickle or an archive under this name, and say how much of a file that was cut is there."""
     size = place.stat().st_size
     with place.open("rb") as file:
-        start = file.read(8)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
-            raise CheckpointError(
-                f"{place} is no safetensors file but {'an archive' if start[0] == 80 else 'a pickle'}"
-            )
-        header = int.from_bytes(start, "little")
+        start = file.read(9)
+        disguised = "an archive" if start[:2] == b"PK" else "a pickle" if start[:1] == b"\x80" else None
+        if disguised and start[8:] != b"{":
+            raise CheckpointError(f"{place} is no safetensors file but {disguised}")
+        file.seek(8)
+        header = int.from_bytes(start[:8], "little")
         if size < 8 + header:
             raise CheckpointError(f"{place} is damaged or cut short: its {size:,} bytes end inside its header")
         try:
@@ -242,9 +242,8 @@ def _missing(folder: Path, stem: str, variant: str | None) -> CheckpointError:
     shard = re.compile(rf"{re.escape(stem)}{re.escape(f'.{variant}') if variant else ''}-\d+-of-\d+\.")
     cut = next((file for file in there if shard.match(file)), None)
     if cut:
-        return CheckpointError(
-            f"{folder} holds the shard {cut}, and its index, {stem}.safetensors.index.json, is missing"
-        )
+        index = _with_variant(f"{stem}.safetensors.index.json", variant)
+        return CheckpointError(f"{folder} holds the shard {cut}, and its index, {index}, is missing")
     bases = "|".join(map(re.escape, {stem, _PICKLED_STEMS.get(stem, stem)}))
     named = re.compile(rf"(?:{bases})\.(?:(\w+)\.)?(?:safetensors|bin)|(?:{bases})\.\w+\.index\.(?:(\w+)\.)?json")
     found = [match for match in map(named.fullmatch, there) if match]
