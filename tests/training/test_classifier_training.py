@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from neblina.bundle.classifier import load_classifier_bundle, save_classifier
-from neblina.bundle.folder import WEIGHTS
+from neblina.bundle.weights import WEIGHTS
 from neblina.core.errors import CheckpointError, Interrupted, SettingError
 from neblina.data.pictures import InMemory, to_float
 from neblina.training.classifier import new_classifier, train_classifier

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
-from neblina.bundle.folder import WEIGHTS, load_weights
+from neblina.bundle.weights import WEIGHTS, empty_parameters, load_weights
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError
 from neblina.core.tensors import save_tensors
@@ -74,7 +74,8 @@ def load_classifier_bundle(folder: Path) -> ClassifierBundle:
     card, config = (_read(folder, name) for name in (CARD, "config.json"))
     if card.get("kind") != KIND or card.get("format") != FORMAT:
         raise CheckpointError(f"{folder / CARD} does not describe a classifier that this version reads")
-    net = Encoder(EncoderConfig.from_dict(config))
+    with empty_parameters():
+        net = Encoder(EncoderConfig.from_dict(config))
     load_weights(net, folder)
     known = ("format", "version", "kind", "process", "labels")
     labels = tuple(card["labels"])

@@ -11,13 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
 from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
+from neblina.bundle.weights import WEIGHTS, empty_parameters, load_weights
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError, choose
 from neblina.core.tensors import save_tensors
@@ -27,14 +23,12 @@ from neblina.nets.unet import UNet, UNetConfig
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule, make_schedule
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OURS = {"model_index.json", CARD, "unet", "scheduler"}
 _PIPELINES = {
     "DDIMScheduler": "DDIMPipeline",
     "PNDMScheduler": "PNDMPipeline",
     "ScoreSdeVeScheduler": "ScoreSdeVePipeline",
 }
-_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,8 @@ def load_bundle(folder: Path) -> Bundle:
     if not (folder / "unet" / "config.json").exists():
         raise CheckpointError(f"{folder} is not a model folder: unet/config.json is missing")
     config = UNetConfig.from_dict(read_json(folder / "unet" / "config.json"))
-    net = UNet(config)
+    with empty_parameters():
+        net = UNet(config)
     load_weights(net, folder / "unet")
     net.eval()
     if (folder / CARD).exists():
@@ -149,44 +144,6 @@ def load_bundle(folder: Path) -> Bundle:
         sampling=sampling_of(scheduler, read),
         learned_variance=read.learned_variance,
     )
-
-
-def load_weights(net: torch.nn.Module, folder: Path) -> None:
-    """Load the safetensors (or tensors-only .bin) weights of a component's folder.
-
-    Raises:
-        CheckpointError: no weights, cut short, or not of this network.
-    """
-    state = _read_weights(folder)
-    for old, new in _OLD_ATTENTION.items():
-        state = {name.replace(old, new): tensor for name, tensor in state.items()}
-    own = net.state_dict()
-    for name in [*own, *state]:
-        if name not in state:
-            raise CheckpointError(f"{folder}: the weights lack {name}, which the configuration asks for")
-        if name not in own:
-            raise CheckpointError(f"{folder}: the weights hold {name}, which the configuration has no place for")
-        if own[name].shape != state[name].shape:
-            raise CheckpointError(
-                f"{folder}: {name} has shape {tuple(state[name].shape)} in the weights and "
-                f"{tuple(own[name].shape)} by the configuration"
-            )
-        if not bool(state[name].isfinite().all()):
-            raise CheckpointError(f"{folder}: {name} holds values that are not finite")
-    net.load_state_dict(state)
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    safe, pickled = folder / WEIGHTS, folder / "diffusion_pytorch_model.bin"
-    try:
-        if safe.exists():
-            return load_file(safe)
-        if pickled.exists():
-            state: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True)
-            return state
-    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{safe if safe.exists() else pickled} is damaged or cut short: {error}") from error
-    raise CheckpointError(f"{folder} holds no weights: {WEIGHTS} is missing")
 
 
 def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
