@@ -36,7 +36,7 @@ def our_trainer(precision: str, batch: int) -> Trainer:
     )
     pixels = torch.randint(0, 256, (512, 3, 32, 32), dtype=torch.uint8)
     import neblina.training.trainer as module
-    from neblina.bundle.folder import Bundle
+    from neblina.bundle.bundle import Bundle
     from neblina.nets.unet import UNet, UNetConfig
 
     plain = module.new_model

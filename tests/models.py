@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from neblina.bundle.bundle import Bundle
 from neblina.bundle.classifier import ClassifierBundle
-from neblina.bundle.folder import Bundle
 from neblina.bundle.schedulers import Sampling
 from neblina.nets.encoder import Encoder, EncoderConfig
 from neblina.nets.unet import UNet, UNetConfig

@@ -12,8 +12,9 @@ from models import CONFIG, small_bundle
 from safetensors import SafetensorError
 from torch import Tensor
 
+from neblina.bundle.bundle import Bundle
 from neblina.bundle.files import CARD
-from neblina.bundle.folder import Bundle, load_bundle, save_bundle
+from neblina.bundle.folder import load_bundle, save_bundle
 from neblina.bundle.schedulers import Sampling, Written, read_scheduler, route, sampling_of, write_scheduler
 from neblina.core.conditions import Condition
 from neblina.core.errors import CheckpointError, NeblinaError, SettingError, StorageError

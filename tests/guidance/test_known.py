@@ -8,8 +8,8 @@ from exact import mixture
 
 from neblina.core.conditions import Condition
 from neblina.core.noise import SampleNoise
-from neblina.core.plan import conditional, evaluate
 from neblina.core.plan import Query as Asked
+from neblina.core.plan import conditional, evaluate
 from neblina.guidance.known import known
 from neblina.processes.continuous import VP
 from neblina.processes.gaussian import GaussianProcess

@@ -13,8 +13,9 @@ from models import CONFIG, small_bundle
 from parity.harness import HOLD_RATIO
 from torch import Tensor
 
+from neblina.bundle.bundle import Bundle
 from neblina.bundle.files import CARD
-from neblina.bundle.folder import Bundle, save_bundle
+from neblina.bundle.folder import save_bundle
 from neblina.bundle.schedulers import Sampling, read_scheduler
 from neblina.core.errors import CheckpointError
 from neblina.core.noise import SampleNoise

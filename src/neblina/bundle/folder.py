@@ -1,4 +1,4 @@
-"""A model as a folder: `model_index.json`, `unet/`, `scheduler/` as diffusers writes them, and `neblina.json`.
+"""A model as a folder: `model_index.json`, a folder a component as diffusers writes them, and `neblina.json`.
 
 `neblina.json` holds what diffusers has no place for (the process, the parameterisation, the classes, how to sample,
 what it was trained with and measured at, and under `scheduler_lacks` what the scheduler's file could not say of how it
@@ -6,68 +6,35 @@ samples); a folder without it is read from diffusers' own files. Weights are
 safetensors under the ecosystem's parameter names.
 """
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from neblina.bundle.bundle import Bundle, Kept, Texts
+from neblina.bundle.components import Opening, kinds, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
+from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
-from neblina.bundle.weights import WEIGHTS, empty_parameters, load_weights
+from neblina.bundle.texts import read_texts
+from neblina.codecs.codec import Codec
 from neblina.core.atomic import new_folder, recover
-from neblina.core.errors import CheckpointError, choose
-from neblina.core.tensors import save_tensors
-from neblina.denoisers.denoiser import NetworkDenoiser
+from neblina.core.errors import CheckpointError, SettingError, choose
 from neblina.denoisers.parameterisations import check_end
-from neblina.nets.unet import UNet, UNetConfig
-from neblina.processes.gaussian import GaussianProcess
+from neblina.nets.network import Network
 from neblina.processes.schedules import Schedule, make_schedule
 
-_OURS = {"model_index.json", CARD, "unet", "scheduler"}
-_PIPELINES = {
+INDEX = "model_index.json"
+SMALL = "low_res_scheduler"
+SCHEDULER = "scheduler_config.json"
+_OF_PICTURES = {
     "DDIMScheduler": "DDIMPipeline",
     "PNDMScheduler": "PNDMPipeline",
     "ScoreSdeVeScheduler": "ScoreSdeVePipeline",
 }
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Everything a folder says.
-
-    Attributes:
-        net: the network, in evaluation mode.
-        schedule: of the process it was trained on.
-        parameterisation: what it predicts.
-        clock: how it is told the time, None for the default.
-        label_names: the classes in label order, empty for an unconditional model.
-        null_label: the label that means "no class" to the network, None if it never learned one.
-        sampling: how it samples when nothing else is asked for.
-        card: what else is known: the recipe, the metrics.
-        learned_variance: whether the second half of the network's channels says how wide its reverse steps are.
-    """
-
-    net: UNet
-    schedule: Schedule
-    parameterisation: str
-    clock: str | None = None
-    label_names: tuple[str, ...] = ()
-    null_label: int | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    card: Mapping[str, Any] = field(default_factory=dict)
-    learned_variance: bool = False
-
-    def denoiser(self) -> NetworkDenoiser:
-        """The network as a denoiser."""
-        return NetworkDenoiser(
-            self.net,
-            GaussianProcess(self.schedule),
-            self.parameterisation,
-            self.clock,
-            len(self.label_names),
-            self.null_label,
-            self.learned_variance,
-        )
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
@@ -78,7 +45,10 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         SettingError: the model's own sampling names a sampler that there is not.
         StorageError: the disk is full or refuses; what was there before is untouched.
     """
-    refuse_strangers(folder, _OURS, "a model")
+    pipeline = bundle.pipeline
+    texts = {name for pair in pipeline.texts for name in pair}
+    own = {INDEX, CARD, "scheduler", SMALL, pipeline.network, pipeline.codec or "", *texts, *bundle.kept}
+    refuse_strangers(folder, own, "a model")
     written = write_scheduler(
         bundle.schedule,
         bundle.parameterisation,
@@ -86,12 +56,11 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         clock=bundle.clock,
         learned_variance=bundle.learned_variance,
     )
-    index: dict[str, Any] = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
     scheduler = written.config
-    if scheduler is not None:
-        kind = scheduler["_class_name"]
-        index["_class_name"] = _PIPELINES.get(kind, "DDPMPipeline")
-        index["scheduler"] = ["diffusers", kind]
+    name = pipeline.name
+    if bundle.own_codec is None and scheduler is not None:
+        name = _OF_PICTURES.get(scheduler["_class_name"], "DDPMPipeline")
+    index: dict[str, Any] = {"_class_name": name}
     card = {
         "process": bundle.schedule.config(),
         "parameterisation": bundle.parameterisation,
@@ -104,49 +73,204 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         **bundle.card,
     }
     with new_folder(folder) as aside:
-        write_json(aside / "model_index.json", index)
-        write_json(aside / "unet" / "config.json", bundle.net.config.to_dict())
-        save_tensors(bundle.net.state_dict(), aside / "unet" / WEIGHTS)
+        index[pipeline.network] = _write(bundle.net, aside / pipeline.network)
+        if pipeline.codec is not None and bundle.own_codec is not None:
+            index[pipeline.codec] = _write(bundle.modules[pipeline.codec], aside / pipeline.codec)
+        if bundle.text is not None:
+            index |= {part: list(kind) for part, kind in bundle.text.save(aside).items()}
         if scheduler is not None:
-            write_json(aside / "scheduler" / "scheduler_config.json", scheduler)
+            index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+            write_json(aside / "scheduler" / SCHEDULER, scheduler)
+        if bundle.small is not None:
+            index[SMALL] = ["diffusers", bundle.small[1]["_class_name"]]
+            write_json(aside / SMALL / SCHEDULER, bundle.small[1])
+        for part, kept in bundle.kept.items():
+            index[part] = list(kept.written)
+            if kept.folder is not None:
+                shutil.copytree(kept.folder, aside / part)
+        write_json(aside / INDEX, {**index, **bundle.settings})
         write_card(aside, card)
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read a folder that `save_bundle` wrote, or diffusers' DDPMPipeline, DDIMPipeline or another of a `UNet2DModel`.
+def load_bundle(folder: Path, opening: Opening | None = None) -> Bundle:
+    """Read a folder that `save_bundle` wrote, or one of diffusers' pipelines that `pipelines` lists.
 
     Raises:
         CheckpointError: a file is missing, cut short, or does not fit the configuration.
         SettingError: a configuration with a field or value that this package does not have.
     """
+    opening = opening or Opening()
     recover(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a model folder: there is no such folder")
-    if not (folder / "unet" / "config.json").exists():
-        raise CheckpointError(f"{folder} is not a model folder: unet/config.json is missing")
-    config = UNetConfig.from_dict(read_json(folder / "unet" / "config.json"))
-    with empty_parameters():
-        net = UNet(config)
-    load_weights(net, folder / "unet")
-    net.eval()
-    if (folder / CARD).exists():
-        return _with_card(net, read_json(folder / CARD), folder / CARD)
-    place = folder / "scheduler" / "scheduler_config.json"
-    scheduler = read_json(place)
-    read = read_scheduler(scheduler)
-    _check_variance(config, read.learned_variance, place)
-    return Bundle(
-        net,
-        read.schedule,
-        read.parameterisation,
-        read.clock,
-        tuple(map(str, range(config.num_class_embeds or 0))),
-        sampling=sampling_of(scheduler, read),
-        learned_variance=read.learned_variance,
+    index, pipeline = read_index(folder)
+    parts = Parts(
+        pipeline,
+        {name: index[name] for name in pipeline.settings if name in index},
+        _read_network(folder / pipeline.network, opening),
+        None if pipeline.codec is None else _read_codec(folder / pipeline.codec, opening),
+        read_texts(folder, pipeline, index, opening),
+        _small(folder),
+        _kept(folder, index, pipeline),
     )
+    card = folder / CARD
+    if card.exists():
+        return _with_card(parts, read_json(card), card)
+    place = folder / "scheduler" / SCHEDULER
+    return foreign_bundle(parts, read_json(place), str(place))
 
 
-def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
+@dataclass(frozen=True)
+class Parts:
+    """The components of a model before it is known how they go together; attributes of `Bundle`."""
+
+    pipeline: Pipeline
+    settings: Mapping[str, Any]
+    net: Network
+    own_codec: Codec | None = None
+    text: Texts | None = None
+    small: tuple[Schedule, Mapping[str, Any]] | None = None
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+
+
+def foreign_bundle(parts: Parts, scheduler: Mapping[str, Any], where: str) -> Bundle:
+    """A model whose process and sampling are said by a scheduler's configuration.
+
+    Args:
+        where: the scheduler's configuration is, for messages.
+    Raises:
+        CheckpointError: components that do not fit one another.
+        SettingError: a field or value of the scheduler that this package does not have.
+    """
+    read = read_scheduler(scheduler)
+    sampling = replace(sampling_of(scheduler, read), guidance=parts.pipeline.guidance)
+    names, null = _classes(parts)
+    bundle = Bundle(
+        schedule=read.schedule,
+        parameterisation=read.parameterisation,
+        clock=read.clock,
+        label_names=names,
+        null_label=null,
+        sampling=sampling,
+        learned_variance=read.learned_variance or _drops_variance(parts),
+        **{each.name: getattr(parts, each.name) for each in fields(parts)},
+    )
+    _check_fit(bundle, where)
+    return bundle
+
+
+def read_index(folder: Path) -> tuple[dict[str, Any], Pipeline]:
+    """The `model_index.json` of a folder, and what its class of pipeline is made of.
+
+    Raises:
+        CheckpointError: there is none, or it names a class that is not opened here.
+    """
+    if not (folder / INDEX).exists():
+        raise CheckpointError(f"{folder} is not a model folder: {INDEX} is missing")
+    index = read_json(folder / INDEX)
+    name = index.get("_class_name")
+    if not isinstance(name, str):
+        raise CheckpointError(f"{folder / INDEX} does not say its _class_name")
+    try:
+        return index, pipelines[name]
+    except SettingError as error:
+        raise CheckpointError(f"{folder / INDEX}: {error}") from error
+
+
+def _read_network(folder: Path, opening: Opening) -> Network:
+    module = read_component(folder, opening)
+    if not isinstance(module, Network):
+        raise CheckpointError(f"{folder} holds a {type(module).__name__}, which denoises nothing")
+    return module
+
+
+def _read_codec(folder: Path, opening: Opening) -> Codec:
+    module = read_component(folder, opening)
+    kind = kinds[read_json(folder / "config.json")["_class_name"]]
+    if kind.codec is None:
+        raise CheckpointError(f"{folder} holds a {type(module).__name__}, which is no autoencoder")
+    return kind.codec(module)
+
+
+def _small(folder: Path) -> tuple[Schedule, Mapping[str, Any]] | None:
+    place = folder / SMALL / SCHEDULER
+    if not place.exists():
+        return None
+    config = read_json(place)
+    return read_scheduler(config).schedule, config
+
+
+def _kept(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Kept]:
+    """Components that are not used here: a safety checker, a depth estimator.
+
+    Raises:
+        CheckpointError: an entry of the index that is neither a component nor followed.
+    """
+    used = {pipeline.network, pipeline.codec, "scheduler", SMALL, *pipeline.settings}
+    used |= {name for pair in pipeline.texts for name in pair}
+    kept = {}
+    for name, value in index.items():
+        if name.startswith("_") or name in used:
+            continue
+        if not (isinstance(value, list) and len(value) == 2):
+            raise CheckpointError(
+                f"{folder / INDEX}: {name} = {value!r} is no component, and this version knows no setting of that name"
+            )
+        there = (folder / name).is_dir()
+        kept[name] = Kept((value[0], value[1]), folder / name if there and value[0] is not None else None)
+    return kept
+
+
+def _classes(parts: Parts) -> tuple[tuple[str, ...], int | None]:
+    """Names of the classes, and which row of the labels is the null."""
+    count, names = parts.net.config.num_labels, parts.settings.get("id2label")
+    if names is not None:  # one row more than names is the null
+        return tuple(str(names[key]) for key in sorted(names, key=int)), len(names) if count > len(names) else None
+    if parts.pipeline.joined is not None or parts.text is not None:  # its labels are levels of noise
+        return (), None
+    return tuple(map(str, range(count))), None
+
+
+def _drops_variance(parts: Parts) -> bool:
+    """Whether the network says a variance that its own pipeline does not look at."""
+    codec = parts.own_codec
+    return codec is not None and parts.net.config.out_channels == 2 * codec.channels
+
+
+def _check_fit(bundle: Bundle, where: str) -> None:
+    """Refuse components that do not fit one another.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    config, pipeline = bundle.net.config, bundle.pipeline
+    learned = config.out_channels == 2 * bundle.channels
+    if bundle.own_codec is None:
+        learned = config.out_channels == 2 * config.in_channels
+    if learned != bundle.learned_variance:
+        raise CheckpointError(
+            f"{where} says that the variance of this model is {'learned' if bundle.learned_variance else 'fixed'}, and "
+            f"its network has {config.out_channels} output channels for {config.in_channels} of the pictures"
+        )
+    if config.out_channels != bundle.channels * (2 if learned else 1):
+        raise CheckpointError(
+            f"{where}: the network ({pipeline.network}) makes {config.out_channels} channels and the codec "
+            f"({pipeline.codec}) reads {bundle.channels}"
+        )
+    if bundle.joined < 0 or (bundle.joined > 0) != (pipeline.joined is not None):
+        raise CheckpointError(
+            f"{where}: the network ({pipeline.network}) reads {config.in_channels} channels, of which a "
+            f"{pipeline.name} has {bundle.channels} to denoise and "
+            f"{'a ' + pipeline.joined + ' to join' if pipeline.joined else 'nothing to join'}"
+        )
+    if (config.wants.text is None) != (bundle.text is None):
+        reads, has = ("does not read", "a") if config.wants.text is None else ("reads", "no")
+        raise CheckpointError(
+            f"{where}: the network ({pipeline.network}) {reads} text, and a {pipeline.name} has {has} text encoder"
+        )
+
+
+def _with_card(parts: Parts, card: dict[str, Any], place: Path) -> Bundle:
     known = ("format", "version", "process", "parameterisation", "clock", "labels", "null_label", "sampling")
     for key in known:
         if key not in card:
@@ -155,8 +279,6 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
         raise CheckpointError(
             f"{place} is of format {card['format']}; this version reads format {FORMAT}. Upgrade neblina."
         )
-    learned = card.get("learned_variance", False)  # folders of before it was learned do not say
-    _check_variance(net.config, learned, place)
     for key in card["sampling"]:
         choose(f"sampling setting in {place}", key, Sampling.__dataclass_fields__)
     sampling = Sampling(**card["sampling"])
@@ -164,22 +286,22 @@ def _with_card(net: UNet, card: dict[str, Any], place: Path) -> Bundle:
         read_scheduler(sampling.scheduler)  # refused now rather than when pictures are asked for
     schedule = make_schedule(**card["process"])
     check_end(card["parameterisation"], card["clock"], schedule)
-    return Bundle(
-        net,
-        schedule,
-        card["parameterisation"],
-        card["clock"],
-        tuple(card["labels"]),
-        card["null_label"],
-        sampling,
-        {key: value for key, value in card.items() if key not in (*known, "learned_variance", "scheduler_lacks")},
-        learned,
+    bundle = Bundle(
+        schedule=schedule,
+        parameterisation=card["parameterisation"],
+        clock=card["clock"],
+        label_names=tuple(card["labels"]),
+        null_label=card["null_label"],
+        sampling=sampling,
+        card={key: value for key, value in card.items() if key not in (*known, "learned_variance", "scheduler_lacks")},
+        learned_variance=card.get("learned_variance", False),  # folders of before it was learned do not say
+        **{each.name: getattr(parts, each.name) for each in fields(parts)},
     )
+    _check_fit(bundle, str(place))
+    return bundle
 
 
-def _check_variance(config: UNetConfig, learned: bool, place: Path) -> None:
-    if learned != (config.out_channels == 2 * config.in_channels):
-        raise CheckpointError(
-            f"{place} says that the variance of this model is {'learned' if learned else 'fixed'}, and its network has "
-            f"{config.out_channels} output channels for {config.in_channels} of the pictures"
-        )
+def _write(module: nn.Module, folder: Path) -> list[str]:
+    """Write a component; what the index says of it."""
+    write_component(module, folder)
+    return ["diffusers", read_json(folder / "config.json")["_class_name"]]

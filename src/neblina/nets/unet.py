@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError, choose
 from neblina.nets.blocks import BlockStyle, DownLevel, Middle, UpLevel, activations
 from neblina.nets.embeddings import LearnedSteps, RandomFourier, Sinusoidal, TimeMLP
+from neblina.nets.network import Network
 
 _DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True}  # name: does it attend?
 _UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
@@ -129,6 +130,16 @@ class UNetConfig:
                 f"times, and {height}x{width} is no multiple of {step}; change the resolution or take fewer levels"
             )
 
+    @property
+    def num_labels(self) -> int:
+        """Rows of the class embedding, the null class included."""
+        return self.num_class_embeds or 0
+
+    @property
+    def wants(self) -> Wants:
+        """Nothing beside labels."""
+        return Wants()
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
         """Read a config.json; keys that begin with an underscore are its writer's own.
@@ -150,12 +161,12 @@ class UNetConfig:
         return {"_class_name": "UNet2DModel", **plain}
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """net(x, time, labels) -> prediction, all of shape (B, channels, H, W)."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: UNetConfig = config
         widths = config.block_out_channels
         time_channels = config.time_embedding_dim or 4 * widths[0]
         style = BlockStyle(
@@ -193,10 +204,6 @@ class UNet(nn.Module):
             self.up_blocks.append(UpLevel(channels, style, attend=_UP[kind], double=not last))
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
-
-    def channels_last(self) -> None:
-        """Lay the weights out with the channels last: convolutions are faster so, most of all in half precision."""
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict.

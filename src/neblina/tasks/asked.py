@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from neblina.bundle.folder import Bundle
+from neblina.bundle.bundle import Bundle
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError, choose
 from neblina.tasks.sampling import other_classes
@@ -45,7 +45,7 @@ def conditions_of(
     prompts = [""] if prompt is None else _listed(prompt)
     negatives = [""] if settings.negative is None else _listed(settings.negative)
     if len(negatives) not in (1, len(prompts)):
-        raise SettingError(f"there are {len(prompts)} prompts and {len(negatives)} negative ones; give one, or one each")
+        raise SettingError(f"there are {len(prompts)} prompts and {len(negatives)} negative ones; give one or one each")
     wanted = settings.weight(bundle.sampling.guidance) != 1
     if settings.negative is not None and not wanted:
         raise SettingError("a negative prompt is what guidance goes away from, and guidance is 1; set it above 1")

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neblina.bundle.folder import Bundle, load_bundle, save_bundle
+from neblina.bundle.bundle import Bundle
+from neblina.bundle.components import Opening
+from neblina.bundle.folder import load_bundle, save_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
 from neblina.samplers.generate import Stretch
@@ -60,14 +62,14 @@ class Model:
             return channels, own[0], own[1]
         factor = self.bundle.codec.factor
         if any(side < factor or side % factor for side in size):
-            near = " or ".join(f"{round_(size[1], factor)}x{round_(size[0], factor)}" for round_ in (_down, _up))
+            near = " or ".join(f"{to(size[1], factor)}x{to(size[0], factor)}" for to in (_down, _up))
             raise SettingError(
                 f"a latent of this model is {factor} pixels wide, and {size[1]}x{size[0]} is no multiple of that; "
                 f"take {near}"
             )
-        latent = (channels, size[0] // factor, size[1] // factor)
-        self.bundle.net.config.check_size(*latent[1:])
-        return latent
+        height, width = size[0] // factor, size[1] // factor
+        self.bundle.net.config.check_size(height, width)
+        return channels, height, width
 
     def generate(
         self,
@@ -130,10 +132,10 @@ class Model:
         """What is known about the model."""
         bundle = self.bundle
         return {
-            "pipeline": bundle.pipeline.name,
             "pictures": "x".join(map(str, self.shape)),
             "parameters": sum(parameter.numel() for parameter in bundle.net.parameters()),
-            "levels": list(bundle.net.config.levels),
+            "network": type(bundle.net).__name__,
+            "text": bundle.text is not None,
             "process": bundle.schedule.config(),
             "predicts": bundle.parameterisation,
             "labels": list(bundle.label_names),
@@ -162,24 +164,27 @@ def _up(side: int, multiple: int) -> int:
 
 
 def load(
-    folder: str | Path,
+    model: str | Path,
     *,
     device: str | None = None,
     dtype: str = "fp32",
+    revision: str | None = None,
+    variant: str | None = None,
 ) -> Model:
-    """Open a model folder, ours or one that diffusers wrote.
+    """Open a model: a folder, ours or one that diffusers wrote, or a hub id, which is downloaded.
 
     Args:
-        folder: where it is.
+        model: where it is.
         device: "cpu", "cuda", …; None for a GPU if there is one.
-        dtype: fp32, bf16 or fp16: of the network's weights and arithmetic. Posteriors stay float32.
+        dtype: fp32, bf16 or fp16: of the networks' weights and arithmetic. Posteriors stay float32.
+        revision: branch, tag or commit of a hub id.
+        variant: of the weight files, such as fp16.
     Raises:
         CheckpointError: a file is missing, cut short, or does not fit.
         SettingError: an unknown dtype, device or configuration field.
     """
     chosen = _DTYPES[choose("dtype", dtype, _DTYPES)]
     place = pick_device(device)
-    bundle = load_bundle(Path(folder))
-    bundle.net.to(place, chosen)
+    bundle = load_bundle(Path(model), Opening(variant, chosen, place))
     bundle.net.channels_last()
     return Model(bundle, place)

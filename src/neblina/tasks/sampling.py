@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neblina.bundle.folder import Bundle
+from neblina.bundle.bundle import Bundle
 from neblina.bundle.schedulers import route
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError

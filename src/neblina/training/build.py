@@ -2,7 +2,7 @@
 
 import torch
 
-from neblina.bundle.folder import Bundle
+from neblina.bundle.bundle import Bundle
 from neblina.bundle.schedulers import Sampling
 from neblina.core.errors import SettingError
 from neblina.data.pictures import Pictures, inventory

@@ -1,0 +1,92 @@
+"""The table of components: what each class that a folder names is here.
+
+A network or an autoencoder is a configuration and a module built from it; both carry the ecosystem's names, so that
+reading a folder is reading two files. A new one is its file and one line here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from neblina.bundle.files import read_json, write_json
+from neblina.bundle.weights import STEM, WEIGHTS, empty_parameters, load_weights
+from neblina.codecs.codec import Codec
+from neblina.core.errors import CheckpointError, SettingError
+from neblina.core.registry import Registry
+from neblina.core.tensors import save_tensors
+from neblina.nets.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A class of component.
+
+    Attributes:
+        config: reads a config.json, refusing what it does not know.
+        build: the module of a configuration.
+        codec: the codec around the module, None for a denoising network.
+    """
+
+    config: Callable[[Mapping[str, Any]], Any]
+    build: Callable[[Any], nn.Module]
+    codec: Callable[[Any], Codec] | None = None
+
+
+kinds: Registry[Kind] = Registry("class of component that this version opens")
+kinds.add(Kind(UNetConfig.from_dict, UNet), "UNet2DModel")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How components are opened.
+
+    Attributes:
+        variant: of the weight files, such as "fp16"; None for the plain ones.
+        dtype: of the weights in memory.
+        device: where they go.
+    """
+
+    variant: str | None = None
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+
+
+def read_component(folder: Path, opening: Opening) -> nn.Module:
+    """The module in a component's folder, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing, cut short or does not fit, or a class that is not opened here.
+        SettingError: a configuration with a field or value that this package does not have.
+    """
+    config = read_json(folder / "config.json")
+    module = build_module(config, str(folder / "config.json"))
+    load_weights(module, folder, stem=STEM, variant=opening.variant, dtype=opening.dtype, device=opening.device)
+    return module
+
+
+def build_module(config: Mapping[str, Any], where: str) -> nn.Module:
+    """The module of a configuration that names its class, in evaluation mode and without weights.
+
+    Raises:
+        CheckpointError: no class, or one that is not opened here.
+        SettingError: a field or value that this package does not have.
+    """
+    name = config.get("_class_name")
+    if not isinstance(name, str):
+        raise CheckpointError(f"{where} does not say its _class_name")
+    try:
+        kind = kinds[name]
+    except SettingError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    with empty_parameters():
+        return kind.build(kind.config(config)).eval()
+
+
+def write_component(module: nn.Module, folder: Path) -> None:
+    """Write a component's configuration and weights."""
+    write_json(folder / "config.json", module.config.to_dict())  # type: ignore[union-attr, operator]
+    save_tensors(module.state_dict(), folder / WEIGHTS)

@@ -1,0 +1,85 @@
+"""The table of model folders: what each class of pipeline in a `model_index.json` is made of.
+
+A pipeline here is a description, not code: which component is the network, which the codec, which encode text, and what
+is joined to the noisy latents. Everything else about a model is in its components' own configurations.
+"""
+
+from dataclasses import dataclass
+
+from neblina.core.registry import Registry
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What a model folder is made of.
+
+    Attributes:
+        name: its class in `model_index.json`.
+        network: the component that is asked.
+        codec: the component between pictures and latents, None for a model of pictures themselves.
+        texts: components that encode text, each with its tokenizer.
+        joined: what is joined to the noisy latents by channels: "mask" (where to paint, and the masked picture),
+            "low resolution" (the small picture that is enlarged) or "depth"; None for nothing.
+        guidance: weight of classifier-free guidance when nobody says.
+        settings: entries of `model_index.json` that are no components and are followed.
+    """
+
+    name: str
+    network: str = "unet"
+    codec: str | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    joined: str | None = None
+    guidance: float = 1.0
+    settings: tuple[str, ...] = ()
+
+
+pipelines: Registry[Pipeline] = Registry("class of pipeline that this version opens")
+_TEXT = (("text_encoder", "tokenizer"),)
+_TEXTS = (*_TEXT, ("text_encoder_2", "tokenizer_2"))
+
+
+def _add(*names: str, **parts: object) -> None:
+    for name in names:
+        pipelines.add(Pipeline(name, **parts), name)  # type: ignore[arg-type]
+
+
+_add("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "ScoreSdeVePipeline", "KarrasVePipeline")
+_add("LDMPipeline", codec="vqvae")
+_add("LDMSuperResolutionPipeline", codec="vqvae", joined="low resolution")
+_add("LDMTextToImagePipeline", codec="vqvae", texts=(("bert", "tokenizer"),), guidance=5.0)
+_add("DiTPipeline", network="transformer", codec="vae", guidance=4.0, settings=("id2label",))
+_add(
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    codec="vae",
+    texts=_TEXT,
+    guidance=7.5,
+    settings=("requires_safety_checker",),
+)
+_add(
+    "StableDiffusionInpaintPipeline",
+    codec="vae",
+    texts=_TEXT,
+    joined="mask",
+    guidance=7.5,
+    settings=("requires_safety_checker",),
+)
+_add("StableDiffusionDepth2ImgPipeline", codec="vae", texts=_TEXT, joined="depth", guidance=7.5)
+_add(
+    "StableDiffusionUpscalePipeline",
+    codec="vae",
+    texts=_TEXT,
+    joined="low resolution",
+    guidance=9.0,
+    settings=("max_noise_level",),
+)
+_XL = ("force_zeros_for_empty_prompt", "requires_aesthetics_score", "add_watermarker")
+_add(
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    codec="vae",
+    texts=_TEXTS,
+    guidance=5.0,
+    settings=_XL,
+)
+_add("StableDiffusionXLInpaintPipeline", codec="vae", texts=_TEXTS, joined="mask", guidance=7.5, settings=_XL)

@@ -1,0 +1,49 @@
+"""What all denoising networks have in common: a configuration that says what they read and write."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from neblina.core.conditions import Wants
+
+
+class NetworkConfig(Protocol):
+    """What a denoising network's configuration says of it."""
+
+    @property
+    def sample_size(self) -> int | tuple[int, int] | None:
+        """The resolution it is meant for, in cells of what it denoises."""
+        ...
+
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def out_channels(self) -> int: ...
+    @property
+    def num_labels(self) -> int:
+        """Rows of its label embedding, the null's included; 0 for none."""
+        ...
+
+    @property
+    def wants(self) -> Wants:
+        """What it reads beside labels; what is joined to its input is not the network's to say."""
+        ...
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse a resolution that it cannot take."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes into config.json."""
+        ...
+
+
+class Network(nn.Module):
+    """net(x, time, **condition) -> prediction, where the condition's fields come by their names."""
+
+    config: NetworkConfig
+
+    def channels_last(self) -> None:
+        """Lay the weights out with the channels last: convolutions are faster so, most of all in half precision."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
