@@ -274,17 +274,16 @@ class UNetConditionConfig:
     def _check_embeddings(self) -> None:
         if self.class_embed_type is not None:
             choose("class_embed_type this network has", self.class_embed_type, _CLASS_EMBEDDINGS)
-        projected = self.class_embed_type in ("projection", "simple_projection")
-        if self.addition_embed_type is not None:
-            if self.addition_embed_type != "text_time":
-                raise _refusal("addition_embed_type", self.addition_embed_type, "only None and 'text_time' are")
-            if self.addition_time_embed_dim is None:
-                raise SettingError("unet config: addition_embed_type 'text_time' needs addition_time_embed_dim")
-        if (projected or self.addition_embed_type) and self.projection_class_embeddings_input_dim is None:
-            raise SettingError(
-                f"unet config: {self.class_embed_type or self.addition_embed_type!r} needs "
-                "projection_class_embeddings_input_dim"
-            )
+        if self.addition_embed_type not in (None, "text_time"):
+            raise _refusal("addition_embed_type", self.addition_embed_type, "only None and 'text_time' are")
+        if self.addition_embed_type is not None and self.addition_time_embed_dim is None:
+            raise SettingError("unet config: addition_embed_type 'text_time' needs addition_time_embed_dim")
+        projecting = {"class_embed_type": ("projection", "simple_projection"), "addition_embed_type": ("text_time",)}
+        for field, kinds in projecting.items():
+            if getattr(self, field) in kinds and self.projection_class_embeddings_input_dim is None:
+                raise SettingError(
+                    f"unet config: {field} {getattr(self, field)!r} needs projection_class_embeddings_input_dim"
+                )
         if self.class_embeddings_concat and (not self.labelled or self.addition_embed_type is not None):
             raise _refusal("class_embeddings_concat", True, "only with a class embedding and no added one it is")
         if self.encoder_hid_dim_type not in (None, "text_proj"):
