@@ -77,8 +77,8 @@ class TokenAttention(nn.Module):
             projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for projected in (self.to_q(tokens), self.to_k(read), self.to_v(read))
         )
-        mixed: Tensor = self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
-        return self.to_out[1](mixed) if self.training else mixed
+        mixed: Tensor = self.to_out[1](self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2)))
+        return mixed
 
 
 class Projected(nn.Module):
