@@ -7,6 +7,7 @@ Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, append
 Dhariwal, Nichol. Diffusion Models Beat GANs on Image Synthesis. NeurIPS 2021 (scale-shift normalisation).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -132,34 +133,49 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a convolution."""
+    """Nearest-neighbour doubling, or one row or column less, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, 2 H, 2 W)."""
-        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return doubled
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(B, C, H, W) to (B, C, *size); size is that of the map which was halved to x's, or None for double."""
+        height, width = size or (2 * x.shape[2], 2 * x.shape[3])
+        raised: Tensor = self.conv(F.interpolate(x, size=(height, width), mode="nearest"))
+        return raised
 
 
 class Level(nn.Module):
     """Residual blocks at one resolution, each followed by attention where `attend`, and a change of resolution.
 
+    In place of attention there may be `readers`: modules called with a feature map and a text, one a block.
     On the way down it keeps every feature map it made; on the way up it consumes one a block.
     """
 
-    def __init__(self, channels: list[tuple[int, int]], style: BlockStyle, *, attend: bool) -> None:
+    def __init__(
+        self,
+        channels: list[tuple[int, int]],
+        style: BlockStyle,
+        *,
+        attend: bool,
+        readers: Sequence[nn.Module] = (),
+    ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList([ResnetBlock(given, made, style) for given, made in channels])
         if attend:
-            self.attentions = nn.ModuleList([Attention(made, style, groups=style.groups) for _, made in channels])
+            readers = [Attention(made, style, groups=style.groups) for _, made in channels]
+        if readers:
+            self.attentions = nn.ModuleList(readers)
         self.attend = attend
+        self.reads = bool(readers) and not attend
 
-    def block(self, number: int, x: Tensor, time: Tensor) -> Tensor:
+    def block(self, number: int, x: Tensor, time: Tensor, text: Tensor | None) -> Tensor:
         """One residual block with its attention."""
         x = self.resnets[number](x, time)
+        if self.reads:
+            read: Tensor = self.attentions[number](x, text)
+            return read
         return self.attentions[number](x) if self.attend else x
 
 
@@ -167,16 +183,23 @@ class DownLevel(Level):
     """A level of the encoder."""
 
     def __init__(
-        self, channels: list[tuple[int, int]], style: BlockStyle, *, attend: bool, halve: bool, padding: int
+        self,
+        channels: list[tuple[int, int]],
+        style: BlockStyle,
+        *,
+        attend: bool,
+        halve: bool,
+        padding: int,
+        readers: Sequence[nn.Module] = (),
     ) -> None:
-        super().__init__(channels, style, attend=attend)
+        super().__init__(channels, style, attend=attend, readers=readers)
         self.downsamplers = nn.ModuleList([Downsample(channels[-1][1], padding)]) if halve else None
 
-    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, time: Tensor, text: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """The level's last feature map, and every one it made for the way up."""
         made: list[Tensor] = []
         for number in range(len(self.resnets)):
-            x = self.block(number, x, time)
+            x = self.block(number, x, time, text)
             made.append(x)
         if self.downsamplers is not None:
             x = self.downsamplers[0](x)
@@ -187,16 +210,24 @@ class DownLevel(Level):
 class UpLevel(Level):
     """A level of the decoder."""
 
-    def __init__(self, channels: list[tuple[int, int]], style: BlockStyle, *, attend: bool, double: bool) -> None:
-        super().__init__(channels, style, attend=attend)
+    def __init__(
+        self,
+        channels: list[tuple[int, int]],
+        style: BlockStyle,
+        *,
+        attend: bool,
+        double: bool,
+        readers: Sequence[nn.Module] = (),
+    ) -> None:
+        super().__init__(channels, style, attend=attend, readers=readers)
         self.upsamplers = nn.ModuleList([Upsample(channels[-1][1])]) if double else None
 
-    def forward(self, x: Tensor, kept: list[Tensor], time: Tensor) -> Tensor:
-        """Consumes the last feature maps of `kept`."""
+    def forward(self, x: Tensor, kept: list[Tensor], time: Tensor, text: Tensor | None = None) -> Tensor:
+        """Consumes the last feature maps of `kept`, and comes to the size of the one before them."""
         for number in range(len(self.resnets)):
-            x = self.block(number, torch.cat([x, kept.pop()], dim=1), time)
+            x = self.block(number, torch.cat([x, kept.pop()], dim=1), time, text)
         if self.upsamplers is not None:
-            x = self.upsamplers[0](x)
+            x = self.upsamplers[0](x, tuple(kept[-1].shape[-2:]))
         return x
 
 
@@ -215,3 +246,19 @@ class Middle(nn.Module):
             x = attention(x)
         out: Tensor = self.resnets[1](x, time)
         return out
+
+
+class ReadingMiddle(nn.Module):
+    """The middle of a network that reads a text: residual block, reader, residual block; or one residual block."""
+
+    def __init__(self, channels: int, style: BlockStyle, reader: nn.Module | None) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([] if reader is None else [reader])
+        self.resnets = nn.ModuleList([ResnetBlock(channels, channels, style) for _ in range(1 + len(self.attentions))])
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor | None) -> Tensor:
+        """x of shape (B, C, H, W)."""
+        x = self.resnets[0](x, time)
+        for reader, resnet in zip(self.attentions, list(self.resnets)[1:], strict=True):
+            x = resnet(reader(x, text), time)
+        return x
