@@ -37,6 +37,10 @@ class Codec(Protocol):
         w · factor), in [−1, 1] up to the decoder's own overshoot."""
         ...
 
+    def preview(self, latents: Tensor) -> Tensor:
+        """What the latents will look like, at a low cost: pictures as of `decode`, of any resolution."""
+        ...
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -54,5 +58,9 @@ class Pixels:
         return pictures.float()
 
     def decode(self, latents: Tensor) -> Tensor:
+        """The pictures as they are."""
+        return latents.float()
+
+    def preview(self, latents: Tensor) -> Tensor:
         """The pictures as they are."""
         return latents.float()

@@ -28,7 +28,7 @@ class BlockStyle:
     """What all blocks of a network share.
 
     Attributes:
-        time_channels: width of the time embedding.
+        time_channels: width of the time embedding, None for a network that is not told the time.
         groups: groups of the normalisations.
         eps: their epsilon.
         activation: a name in `activations`.
@@ -38,7 +38,7 @@ class BlockStyle:
         output_scale: residual sums are divided by it.
     """
 
-    time_channels: int
+    time_channels: int | None
     groups: int
     eps: float
     activation: str
@@ -59,14 +59,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
+def activate(activation: nn.Module, x: Tensor) -> Tensor:
+    """The activation of a tensor that nobody else reads: in its own memory, unless a gradient will ask for it."""
+    if isinstance(activation, nn.SiLU) and not x.requires_grad:
+        return F.silu(x, inplace=True)
+    active: Tensor = activation(x)
+    return active
+
+
 class ResnetBlock(nn.Module):
-    """x + conv(act(norm(conv(act(norm(x))) + time)))."""
+    """x + conv(act(norm(conv(act(norm(x))) + time))); without the time for a style that has none."""
 
     def __init__(self, in_channels: int, out_channels: int, style: BlockStyle) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(style.groups, in_channels, style.eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time_emb_proj = nn.Linear(style.time_channels, out_channels * (2 if style.scale_shift else 1))
+        if style.time_channels is not None:
+            self.time_emb_proj = nn.Linear(style.time_channels, out_channels * (2 if style.scale_shift else 1))
         self.norm2 = nn.GroupNorm(style.groups, out_channels, style.eps)
         self.dropout = nn.Dropout(style.dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
@@ -75,16 +84,19 @@ class ResnetBlock(nn.Module):
         self.scale_shift = style.scale_shift
         self.output_scale = style.output_scale
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x of shape (B, C, H, W), time of shape (B, time_channels)."""
-        hidden = self.conv1(self.activation(self.norm1(x)))
-        embedded = self.time_emb_proj(self.activation(time))[:, :, None, None]
-        if self.scale_shift:
-            scale, shift = embedded.chunk(2, dim=1)
-            hidden = self.norm2(hidden) * (1 + scale) + shift
+        hidden = self.conv1(activate(self.activation, self.norm1(x)))
+        if time is None:
+            hidden = self.norm2(hidden)
         else:
-            hidden = self.norm2(hidden + embedded)
-        hidden = self.conv2(self.dropout(self.activation(hidden)))
+            embedded = self.time_emb_proj(self.activation(time))[:, :, None, None]
+            if self.scale_shift:
+                scale, shift = embedded.chunk(2, dim=1)
+                hidden = self.norm2(hidden) * (1 + scale) + shift
+            else:
+                hidden = self.norm2(hidden + embedded)
+        hidden = self.conv2(self.dropout(activate(self.activation, hidden)))
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
         total: Tensor = shortcut + hidden
         return total if self.output_scale == 1 else total / self.output_scale
@@ -170,7 +182,7 @@ class Level(nn.Module):
         self.attend = attend
         self.reads = bool(readers) and not attend
 
-    def block(self, number: int, x: Tensor, time: Tensor, text: Tensor | None) -> Tensor:
+    def block(self, number: int, x: Tensor, time: Tensor | None = None, text: Tensor | None = None) -> Tensor:
         """One residual block with its attention."""
         x = self.resnets[number](x, time)
         if self.reads:
@@ -239,7 +251,7 @@ class Middle(nn.Module):
         self.resnets = nn.ModuleList([ResnetBlock(channels, channels, style) for _ in range(2)])
         self.attentions = nn.ModuleList([Attention(channels, style, groups=groups)] if attend else [])
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x of shape (B, C, H, W)."""
         x = self.resnets[0](x, time)
         for attention in self.attentions:

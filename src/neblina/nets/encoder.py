@@ -90,8 +90,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         widths = config.channels
+        time_channels = 4 * widths[0]
         style = BlockStyle(
-            time_channels=4 * widths[0],
+            time_channels=time_channels,
             groups=config.groups,
             eps=1e-5,
             activation="silu",
@@ -101,7 +102,7 @@ class Encoder(nn.Module):
         )
         self.conv_in = nn.Conv2d(config.shape[0], widths[0], 3, padding=1)
         self.time_proj = Sinusoidal(widths[0], cos_first=True, shift=0)
-        self.time_embedding = TimeMLP(widths[0], style.time_channels)
+        self.time_embedding = TimeMLP(widths[0], time_channels)
         self.down_blocks = nn.ModuleList()
         for number, width in enumerate(widths):
             given = widths[max(number - 1, 0)]
