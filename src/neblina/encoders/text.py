@@ -1,0 +1,208 @@
+"""Text encoders: tokens as vectors, read from a model's folder and written back.
+
+transformers named CLIP's parameters `text_model.…` until 5 took the prefix away. Files of both kinds are read, and the
+prefix is written: version 4 reads nothing else, 5 takes it off, and the tools made for published checkpoints know it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neblina.core.errors import CheckpointError, SettingError, choose
+from neblina.core.tensors import save_tensors
+from neblina.encoders.architectures import ARCHITECTURES, Architecture, Reading
+from neblina.encoders.tokens import Tokenizer, load_tokenizer
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer and the network that reads its tokens.
+
+    Attributes:
+        tokenizer: cuts a text.
+        net: the network, in evaluation mode.
+        config: its config.json.
+        window: how many tokens it reads at once, the first and the last special ones among them.
+        width: D of its vectors.
+        layers: how many layers it has.
+        pooled: P of the vector of the whole text, None for an encoder that has none.
+    """
+
+    tokenizer: Tokenizer
+    net: nn.Module
+    config: Mapping[str, Any]
+    window: int
+    width: int
+    layers: int
+    pooled: int | None
+    architecture: Architecture = field(repr=False)
+
+    @torch.no_grad()
+    def read(self, tokens: Tensor) -> Reading:
+        """Read tokens of shape (B, L), L at most `window`."""
+        return self.architecture.read(self.net, tokens.to(next(self.net.parameters()).device))
+
+    def normalise(self, vectors: Tensor) -> Tensor:
+        """The encoder's final normalisation, of vectors of an earlier layer."""
+        return self.architecture.norm(self.net)(vectors)
+
+    def save(self, folder: Path, tokenizer_folder: Path) -> None:
+        """Write both folders as diffusers and transformers, old and new, open them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(dict(self.config), indent=2) + "\n")
+        named = {
+            self.architecture.written(self.architecture.plain(name)): value
+            for name, value in self.net.state_dict().items()
+        }
+        save_tensors(named, folder / WEIGHTS)
+        self.tokenizer.save(tokenizer_folder)
+
+
+def load_text_encoder(
+    folder: Path, tokenizer_folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> TextEncoder:
+    """Read `text_encoder/` and `tokenizer/`, or the second ones of a model that has two.
+
+    Args:
+        tokenizer_folder: a tokenizer's folder, or the file of merges that CLIP was published with.
+        dtype: of the weights, None for the file's own.
+    Raises:
+        CheckpointError: a file is missing, damaged, or does not fit the others.
+    """
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder} is not a text encoder's folder: config.json is missing")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is damaged or cut short: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder / 'config.json'} holds a {type(config).__name__} where a configuration belongs")
+    tokenizer = load_tokenizer(tokenizer_folder)
+    return make_text_encoder(config, _read(folder, device), tokenizer, what=str(folder), dtype=dtype, device=device)
+
+
+def make_text_encoder(
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    *,
+    what: str = "the text encoder",
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> TextEncoder:
+    """A text encoder from its configuration and its weights, as they are named in a `text_encoder/`.
+
+    Args:
+        what: is read, to begin an error with.
+    Raises:
+        CheckpointError: a configuration that is not read here, or weights or a tokenizer that do not fit it.
+    """
+    try:
+        architecture = ARCHITECTURES[choose("text encoder (architectures)", _named(config, what), ARCHITECTURES)]
+        with torch.device("meta"):
+            net = architecture.build(config)
+    except (SettingError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{what}: {error}") from error
+    _fill(net, architecture, weights, what, dtype, torch.device(device))
+    width, positions, layers, rows = (int(config_of(net)[name]) for name in architecture.sizes)
+    if tokenizer.size > rows:
+        raise CheckpointError(
+            f"{what} has vectors for {rows} tokens and its tokenizer knows {tokenizer.size}; one of them is another "
+            "model's"
+        )
+    end = config_of(net).get("eos_token_id")
+    if architecture.pooled and end not in (2, tokenizer.end):  # 2 is how the published files say: the largest token
+        raise CheckpointError(
+            f"{what} finds the end of a text at token {end} (eos_token_id), and its tokenizer ends it with "
+            f"{tokenizer.end}"
+        )
+    return TextEncoder(
+        tokenizer,
+        net.eval().requires_grad_(False),
+        dict(config),
+        min(tokenizer.window, positions),
+        width,
+        layers,
+        int(config_of(net)[architecture.pooled]) if architecture.pooled else None,
+        architecture,
+    )
+
+
+def config_of(net: nn.Module) -> Mapping[str, Any]:
+    """A network's configuration, defaults included."""
+    return vars(net.config)
+
+
+def _named(config: Mapping[str, Any], what: str) -> str:
+    named = config.get("architectures")
+    if not isinstance(named, list) or not named:
+        raise CheckpointError(f"{what}: config.json does not say of which architecture (architectures) it is")
+    return str(named[0])
+
+
+def _fill(
+    net: nn.Module,
+    architecture: Architecture,
+    weights: Mapping[str, Tensor],
+    what: str,
+    dtype: torch.dtype | None,
+    device: torch.device,
+) -> None:
+    """Give a network without memory its weights."""
+    own = {architecture.plain(name): name for name in net.state_dict()}
+    given = {architecture.plain(name): name for name in weights}
+    shapes = {name: value.shape for name, value in net.state_dict().items()}
+    for plain in given:
+        if plain not in own and not plain.endswith("position_ids"):  # old files store 0, 1, 2, … under this name
+            raise CheckpointError(f"{what}: the weights hold {given[plain]}, which the configuration has no place for")
+    state = {}
+    for plain, name in own.items():
+        if plain not in given:
+            raise CheckpointError(f"{what}: the weights lack {name}, which the configuration asks for")
+        value = weights[given[plain]]
+        if value.shape != shapes[name]:
+            raise CheckpointError(
+                f"{what}: {given[plain]} has shape {tuple(value.shape)} in the weights and {tuple(shapes[name])} by "
+                "the configuration"
+            )
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{what}: {given[plain]} holds values that are not finite")
+        state[name] = value.to(device, dtype)
+        if not bool(state[name].isfinite().all()):
+            raise CheckpointError(f"{what}: {given[plain]} holds values beyond the largest number of {dtype}")
+    net.load_state_dict(state, assign=True)
+    for module in net.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:  # the positions, which no file need hold
+                module.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
+
+
+def _read(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    pickled, index = folder / "pytorch_model.bin", folder / f"{WEIGHTS}.index.json"
+    place = folder / WEIGHTS
+    try:
+        if place.exists():
+            return load_file(place, device=str(device))
+        if index.exists():
+            state: dict[str, Tensor] = {}
+            for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+                place = folder / Path(shard).name  # a name that leads elsewhere is not followed
+                state |= load_file(place, device=str(device))
+            return state
+        place = pickled
+        if place.exists():
+            loaded: dict[str, Tensor] = torch.load(place, map_location=device, weights_only=True)
+            return loaded
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
+    raise CheckpointError(f"{folder} holds no weights: {WEIGHTS} is missing")
