@@ -10,7 +10,7 @@ from photo_files import deep_png
 from PIL import Image
 from scipy.ndimage import binary_opening, distance_transform_edt
 
-from neblina.core.errors import DataError, SettingError
+from neblina.core.errors import DataError, DivergenceError, SettingError
 from neblina.tasks.masks import feather, paste, read_mask, thinness, to_latent
 
 RANDOM = np.random.default_rng(0)
@@ -174,3 +174,11 @@ def test_pictures_that_do_not_lie_on_each_other_are_not_pasted() -> None:
         paste(original, original[:7], np.ones((8, 8), np.float32))
     with pytest.raises(SettingError, match="do not lie on"):
         paste(original, original, np.ones((8, 7), np.float32))
+
+
+def test_a_picture_that_is_not_finite_is_not_pasted_as_black() -> None:
+    original = np.zeros((8, 8, 3), np.uint8)
+    made = original.astype(np.float32)
+    made[3, 3, 0] = np.nan
+    with pytest.raises(DivergenceError, match="not finite"):
+        paste(original, made, np.ones((8, 8), np.float32))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neblina.core.errors import DataError, SettingError
+from neblina.core.errors import DataError, DivergenceError, SettingError
 from neblina.data.files import Pixels
 from neblina.tasks.decoding import decode_file
 
@@ -159,11 +159,24 @@ def paste(original: Pixels, made: np.ndarray[Any, Any], values: Values) -> Pixel
         values: the mask, shape (H, W).
     Raises:
         SettingError: shapes that differ.
+        DivergenceError: a made picture that is not finite.
+    """
+    check_layers(original, made, values)
+    weight = values[..., None]
+    mixed = original + weight * (made.astype(np.float32) - original)
+    return np.where(weight > 0, mixed.round().clip(0, 255).astype(np.uint8), original)
+
+
+def check_layers(original: Pixels, made: np.ndarray[Any, Any], values: Values) -> None:
+    """Refuse what `paste` cannot lay on each other.
+
+    Raises:
+        SettingError: shapes that differ.
+        DivergenceError: a made picture that is not finite.
     """
     if original.shape != made.shape or original.shape[:2] != values.shape:
         raise SettingError(
             f"a picture of shape {made.shape} and a mask of shape {values.shape} do not lie on one of {original.shape}"
         )
-    weight = values[..., None]
-    mixed = original + weight * (made.astype(np.float32) - original)
-    return np.where(weight > 0, mixed.round().clip(0, 255).astype(np.uint8), original)
+    if not np.isfinite(made).all():
+        raise DivergenceError("the picture that was made is not finite; the model, or the precision it runs in, fails")
