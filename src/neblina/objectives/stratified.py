@@ -47,7 +47,7 @@ def bound_times(schedule: Schedule, steps: int | None) -> Tensor:
     if schedule.steps is not None:
         return make_grid("uniform", schedule, count)
     end = torch.ones(1, dtype=torch.float64)
-    noisiest = float(torch.exp(-schedule.log_snr(end) / 2))
+    noisiest = float(schedule.ratio(end))
     if noisiest > 100:
         ratios = torch.logspace(2, math.log10(_LEVEL), count - 1, dtype=torch.float64)
     else:

@@ -36,7 +36,7 @@ from neblina.core.plan import Plan, Query, evaluate
 from neblina.core.posterior import Gaussian, Posterior
 from neblina.core.shapes import expand
 from neblina.processes.divergences import divergence
-from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Normal, Variance
+from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Normal, Variance, learned_std
 
 LEVELS = 256
 
@@ -165,8 +165,7 @@ def decoder(
         return Normal(belief.mean, small.sqrt())
     if belief.variance_fraction is None:
         raise SettingError("this model did not learn its variance; bound it with the small or the large one")
-    low, high = expand(small.log(), belief.mean), expand(large.log(), belief.mean)
-    return Normal(belief.mean, torch.exp(torch.lerp(low, high, belief.variance_fraction.to(low.dtype)) / 2))
+    return Normal(belief.mean, learned_std(small, large, belief.variance_fraction.to(belief.mean.dtype)))
 
 
 def surprise(x0: Tensor, decoded: Normal) -> Tensor:
