@@ -16,7 +16,7 @@ from neblina.core.conditions import Condition
 from neblina.core.noise import SampleNoise
 from neblina.core.plan import conditional
 from neblina.denoisers.oracles import gaussian_denoiser
-from neblina.objectives.variational import bound, bound_terms
+from neblina.objectives.stratified import estimated_terms
 from neblina.processes.continuous import Flow
 from neblina.processes.gaussian import Eta, GaussianProcess, Large
 
@@ -38,10 +38,11 @@ def main() -> None:
         for levels in (2, 1, 0.5, 0.1):
             ratios = torch.logspace(2, math.log10(LEVEL * levels), steps - 1, dtype=torch.float64)
             times = torch.cat([end, process.schedule.time(-2 * ratios.log()), 0 * end])
+            every, noise = torch.zeros(COUNT, steps - 1), SampleNoise(0, range(COUNT))
+            terms = estimated_terms(process, plan, x0, times, every, variances=[Large(), Eta(1.0)], noise=noise)
             cells = []
-            for variance in (Large(), Eta(1.0)):
-                noise = SampleNoise(0, range(COUNT))
-                over = bound(bound_terms(process, plan, x0, times, variance=variance, noise=noise)).bits_per_dim - exact
+            for own in zip(*terms, strict=True):
+                over = torch.stack([term.bits_per_dim for term in own]).sum(0) - exact
                 cells.append(f"{float(over.mean()):.3f} ± {float(over.std()) / COUNT**0.5:.3f}")
             print(f"| {levels:g} | {steps} | {cells[0]} | {cells[1]} |", flush=True)
 

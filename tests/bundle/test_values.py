@@ -82,12 +82,17 @@ def falls(walk: Walk) -> bool:
     return bool((steps[:-1] < 0).all() & (steps[-1] <= 0) & (walk.times <= 1).all() & (walk.times >= 0).all())
 
 
-@pytest.mark.parametrize("mu", [-2.0, float("nan"), 1000.0, float("inf")])
-def test_a_shift_that_is_no_positive_number_is_refused(mu: float) -> None:
-    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
-    kind = "linear" if mu < 0 else "exponential"
-    with pytest.raises(SettingError, match=r"mu = \S+ must be a number: the shift"):
-        read_scheduler({**config, "time_shift_type": kind}, mu=mu)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+        {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction", "use_flow_sigmas": True},
+    ],
+)
+def test_a_shift_that_depends_on_the_size_of_the_picture_is_refused_by_name(config: dict[str, Any]) -> None:
+    read_scheduler(config)
+    with pytest.raises(CheckpointError, match=r"use_dynamic_shifting.*depends on the size of the picture"):
+        read_scheduler({**config, "use_dynamic_shifting": True})
 
 
 def test_a_floor_of_the_log_snr_that_leaves_too_few_levels_is_refused() -> None:

@@ -29,8 +29,8 @@ from neblina.processes.grids import grids, make_grid
 from neblina.processes.schedules import Schedule
 from neblina.processes.tables import Cosine, Linear
 from neblina.samplers import Sampler, samplers
-from neblina.samplers.adaptive import BOGACKI_SHAMPINE, DORMAND_PRINCE, Tableau
 from neblina.samplers.drive import sample
+from neblina.samplers.embedded import BOGACKI_SHAMPINE, DORMAND_PRINCE, Tableau
 
 DISTINCT = {entry.name: entry for _, entry in samplers.items()}
 

@@ -3,10 +3,12 @@
 import json
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from bounds import every_term
 from exact import SCHEDULES
 from models import small_bundle
 from processes import run_in_two_processes
@@ -23,7 +25,7 @@ from neblina.denoisers.oracles import MixtureDenoiser, gaussian_denoiser
 from neblina.evaluation.bits import SCALE_BITS, dequantised
 from neblina.evaluation.likelihood import How, Likelihood, likelihood
 from neblina.objectives.stratified import bound_times, estimated_terms, strata
-from neblina.objectives.variational import bound_terms
+from neblina.objectives.variational import drawn_term, prior_term
 from neblina.processes.gaussian import Eta, GaussianProcess, Large
 from neblina.processes.grids import make_grid
 from neblina.processes.schedules import Schedule
@@ -37,8 +39,8 @@ class Oracle(MixtureDenoiser):
 
     learned_variance = False
 
-    def labels(self, condition: Condition) -> None:
-        return None
+    def check(self, condition: Condition) -> None:
+        """It answers for every condition."""
 
 
 def oracle(schedule: Schedule, mean: float, std: float, shape: tuple[int, ...]) -> Oracle:
@@ -124,13 +126,15 @@ def test_all_strata_are_the_whole_bound_draw_for_draw() -> None:
     plan = conditional(gaussian_denoiser(process, 0.0, 0.3, (1, 2, 2)), Condition())
     x0 = to_float(torch.randint(0, 256, (5, 1, 2, 2), generator=torch.Generator().manual_seed(0)))
     times = make_grid("uniform", process.schedule, 30)
-    whole = bound_terms(process, plan, x0, times, variance=Large(), noise=SampleNoise(0, range(5)))
-    some = estimated_terms(
+    (_, prior), *others = estimated_terms(
         process, plan, x0, times, torch.rand(5, 29), variances=[Eta(1.0), Large()], noise=SampleNoise(0, range(5))
     )
-    for one, (_, other) in zip(whole, some, strict=True):
-        assert (one.name, one.t, one.s) == (other.name, other.t, other.s)
-        assert torch.allclose(one.nats, other.nats)
+    assert torch.equal(prior.nats, prior_term(process, x0))
+    noise, rows = SampleNoise(0, range(5)), times[:, None].expand(-1, 5)
+    for (t, s), before, (_, term) in zip(pairwise(rows), [None, *rows[:-2]], others, strict=True):
+        (nats,) = drawn_term(process, plan, x0, t, s, before, [Large()], noise)
+        assert (term.name, term.t, term.s) == ("step" if s[0] else "reconstruction", t[0], s[0])
+        assert torch.allclose(term.nats, nats)
 
 
 def test_some_terms_have_the_mean_of_all() -> None:
@@ -151,7 +155,7 @@ def test_some_terms_have_the_mean_of_all() -> None:
 
     x0 = torch.full((multiple, 1), 51 / 255)
     some = estimated_terms(process, plan, x0, times, uniform, variances=[Large()], noise=Same())
-    whole = bound_terms(process, plan, x0[:1], times, variance=Large(), noise=Same())
+    whole = every_term(process, plan, x0[:1], times, Large(), Same())
     estimate = sum(float(term.nats.double().mean()) for (term,) in some)
     assert estimate == pytest.approx(sum(float(term.nats) for term in whole), rel=1e-5)
 

@@ -1,5 +1,6 @@
 """The one place for broadcasting per-sample numbers against a batch."""
 
+import torch
 from torch import Tensor
 
 
@@ -10,3 +11,9 @@ def expand(values: Tensor, x: Tensor) -> Tensor:
     device.
     """
     return values.reshape(values.shape + (1,) * (x.ndim - values.ndim)).to(x.device, x.dtype, non_blocking=True)
+
+
+def choose_samples(mask: Tensor, chosen: Tensor, other: Tensor | float) -> Tensor:
+    """`chosen`, shape (B, *), for the samples where a mask of shape (B,) holds, `other` for the rest."""
+    wide = mask.reshape(mask.shape + (1,) * (chosen.ndim - mask.ndim)).to(chosen.device, non_blocking=True)
+    return torch.where(wide, chosen, other)

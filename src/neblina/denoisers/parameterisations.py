@@ -158,7 +158,7 @@ def c_noise(schedule: Schedule, t: Tensor) -> Tensor:
 @clock("sigma")
 def sigma(schedule: Schedule, t: Tensor) -> Tensor:
     """σ/α: the noise level as NCSN++ and k-diffusion networks are told it."""
-    return torch.exp(-schedule.log_snr(t) / 2)
+    return schedule.ratio(t)
 
 
 def default_clock(parameterisation: Parameterisation, schedule: Schedule) -> str:

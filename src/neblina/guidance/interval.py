@@ -42,7 +42,7 @@ def interval(guided: Plan, plain: Plan, schedule: Schedule, *, low: float = 0.0,
     check_interval(low, high)
 
     def plan(query: Query) -> tuple[list[Leaf], Combine]:
-        level = torch.exp(-schedule.log_snr(query.t) / 2)
+        level = schedule.ratio(query.t)
         inside = (level >= low) & (level <= high)
         if bool(inside.all()):
             return guided(query)

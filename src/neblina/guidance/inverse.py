@@ -48,7 +48,7 @@ Shift = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @register("posterior-sampling", source="Chung et al. 2023, eq. 16 and algorithm 1", strength=0.0)
 def posterior_sampled(
-    plan: Plan, operator: Operator, measurement: Tensor, schedule: Schedule, *, strength: float
+    plan: Plan, operator: Operator, measurement: Tensor, schedule: Schedule, *, strength: float = 150.0
 ) -> Plan:
     """DPS: the plan's belief, moved against the gradient of the residual's norm.
 
@@ -78,7 +78,7 @@ def posterior_sampled(
 
 @register("moment-matching", source="Rozet et al. 2024, section 4; Boys et al. 2024", noise=1e12)
 def moment_matched(
-    plan: Plan, operator: Operator, measurement: Tensor, schedule: Schedule, *, noise: float, iterations: int = 4
+    plan: Plan, operator: Operator, measurement: Tensor, schedule: Schedule, *, noise: float = 0.05, iterations: int = 4
 ) -> Plan:
     """The plan's belief, moved as Gaussian data of the denoiser's own covariance would have it; exact for such data.
 

@@ -5,6 +5,7 @@ plan over plans answers as the plans nested in one another would, it is finite a
 network once.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -30,6 +31,17 @@ class Guidance:
     function: Callable[..., Plan]
     source: str
     neutral: Mapping[str, float]
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of the numbers that a user can give."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
+
+    @property
+    def follows_a_measurement(self) -> bool:
+        """Whether it is called as function(plan, operator, measurement, schedule, **settings)."""
+        return "measurement" in inspect.signature(self.function).parameters
 
 
 guidances: Registry[Guidance] = Registry("guidance")

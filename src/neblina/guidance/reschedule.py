@@ -7,8 +7,6 @@ log-SNR of the training schedule, with x scaled by the ratio of the two n. The p
 Kingma et al. Variational Diffusion Models. NeurIPS 2021, section 5.1. Karras et al. 2022, section 3 and appendix C.
 """
 
-import torch
-
 from neblina.core.plan import Combine, Leaf, Plan, Query
 from neblina.core.shapes import expand
 from neblina.processes.schedules import Schedule
@@ -28,14 +26,11 @@ def on_schedule(plan: Plan, trained: Schedule, sampled: Schedule) -> Plan:
     if trained == sampled:
         return plan
 
-    def radius(schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
-        return (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).sqrt()
-
     first = 1 / trained.steps if trained.steps else 0.0
 
     def rescheduled(query: Query) -> tuple[list[Leaf], Combine]:
         t = trained.time(sampled.log_snr(query.t)).clamp(first, 1)
-        scale = radius(trained, t) / radius(sampled, query.t)
+        scale = trained.radius(t) / sampled.radius(query.t)
         return plan(Query(expand(scale, query.x) * query.x, t, query.rows))
 
     return rescheduled

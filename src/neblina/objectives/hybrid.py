@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
-from neblina.core.shapes import expand
+from neblina.core.shapes import choose_samples
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.objectives.simple import Compared, compare
 from neblina.objectives.variational import decoder, step_term, surprise
@@ -61,7 +61,7 @@ def variance_loss(denoiser: NetworkDenoiser, compared: Compared, x0: Tensor, t: 
     # rows of the first step are sent through the second, and the other way round, so that all are finite
     later = torch.where(first, 2 / steps, t)
     divergence = step_term(process, x0, compared.x, later, later - 1 / steps, belief, Learned())
-    near = replace(belief, mean=torch.where(expand(first, x0) > 0, belief.mean, x0))
+    near = replace(belief, mean=choose_samples(first, belief.mean, x0))
     decoded = decoder(process, torch.full_like(t, 1 / steps), torch.full_like(t, 2 / steps), near, Learned())
     nats = torch.where(first.to(x0.device), surprise(x0, decoded), divergence)
     return steps * nats / (math.log(2) * x0[0].numel())

@@ -30,7 +30,6 @@ from torch import Tensor
 
 from neblina.core.errors import SettingError
 from neblina.core.registry import Registry
-from neblina.core.shapes import expand
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.objectives.simple import Compared
 from neblina.processes.schedules import Schedule
@@ -58,10 +57,8 @@ class Rule:
 
 def squared_score(denoiser: NetworkDenoiser, compared: Compared, t: Tensor) -> Tensor:
     """‖s(x_t, t)‖² / dim of the model's own score, shape (B,)."""
-    schedule, x = denoiser.process.schedule, compared.x
-    mean = compared.belief(denoiser, t).mean
-    alpha, sigma = expand(schedule.alpha(t), x), expand(schedule.sigma(t), x)
-    return ((alpha * mean - x) / sigma**2).square().flatten(1).mean(1)
+    score = denoiser.process.score(compared.x, t, compared.belief(denoiser, t))
+    return score.square().flatten(1).mean(1)
 
 
 rules: Registry[Rule | None] = Registry("way of drawing times")

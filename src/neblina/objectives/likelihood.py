@@ -1,7 +1,6 @@
 """The likelihood of data under the probability-flow ODE, by the change of variables along its path.
 
-Divide x by n = √(α² + σ²): every schedule is the unit circle, α/n = cos φ and σ/n = sin φ, and the ODE that moves data
-(φ = 0) to noise without noise, with the marginals of the process, is
+On the circle of `processes/circle.py`, φ from 0 (data) to noise, n = √(α² + σ²), the ODE is
 
     dy/dφ = v(y, φ) = (cos φ y − x̂_0(n y, t(φ))) / sin φ,    y = x/n.
 
@@ -20,16 +19,15 @@ k is 1e-3 (t = 1e-5 on the vp schedule, as in Song et al.), or that of a discret
 network was trained.
 
 The integral runs in log φ, where it is smooth at every scale of the data, by Dormand and Prince's pair of orders 5 and
-4. Every sample has its own steps, so its result does not depend on its company.
+4 (`samplers/embedded.py`). Every sample has its own steps, so its result does not depend on its company.
 
 Song et al. Score-Based Generative Modeling through Stochastic Differential Equations. ICLR 2021, eq. 39 and 40,
 appendix D.2.
 Grathwohl et al. FFJORD. ICLR 2019, eq. 3 and 7. Hutchinson. A stochastic estimator of the trace. 1989.
-Dormand, Prince. A family of embedded Runge-Kutta formulae. 1980, table 2 (RK5(4)7M).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,8 +37,9 @@ from neblina.core.conditions import Condition
 from neblina.core.errors import DivergenceError, SettingError
 from neblina.core.plan import Denoiser
 from neblina.core.shapes import expand
+from neblina.processes.circle import Circle
 from neblina.processes.gaussian import GaussianProcess
-from neblina.samplers.adaptive import DORMAND_PRINCE
+from neblina.samplers.embedded import DORMAND_PRINCE, Step, integrate
 
 _CLEANEST = 1e-3
 _SHORTEST = 1e-7
@@ -103,7 +102,7 @@ def flow_density(
         condition: of the B samples.
         probe: e of each sample, shape of x: signs or standard normal numbers.
         tolerance: most error of a step, in y as a root mean square and in log p as nats a dimension.
-        on_share: told after every step which share of the way is done.
+        on_share: told after every answer which share of the way is done.
     Raises:
         SettingError: a tolerance that is not positive, or a process without a density.
         DivergenceError: the denoiser's answers are not finite, or cannot be integrated to this tolerance.
@@ -111,33 +110,17 @@ def flow_density(
     if not tolerance > 0:
         raise SettingError(f"tolerance {tolerance:g} must be positive; 3e-4 is the default")
     check_density(process)
-    first, last = _ends(process)
-    dimensions = x[0].numel()
-    path = _Path(denoiser, process, condition, probe)
-    y, gained, evaluations = _integrate(path, math.cos(first) * x, math.log(first), math.log(last), tolerance, on_share)
+    schedule, circle = process.schedule, Circle(process.schedule)
     end = torch.ones(1, dtype=torch.float64)
-    radius = float(_radius(process, end))
-    prior = process.schedule.prior_std
+    first, last = circle.cleanest(_CLEANEST), float(circle.angle(end))
+    dimensions = x[0].numel()
+    path = _Path(denoiser, circle, condition, probe)
+    y, gained, evaluations = _integrate(path, math.cos(first) * x, math.log(first), math.log(last), tolerance, on_share)
+    radius, prior = float(schedule.radius(end)), schedule.prior_std
     distance = (y.cpu().double() * radius / prior).square().flatten(1).sum(1)
     normal = -0.5 * distance - dimensions * (0.5 * math.log(2 * math.pi) + math.log(prior))
     scaled = dimensions * (math.log(radius) + math.log(math.cos(first)))
     return Density(normal + gained + scaled, evaluations)
-
-
-def _ends(process: GaussianProcess) -> tuple[float, float]:
-    """φ_0 and φ_1."""
-    schedule = process.schedule
-    first, end = torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    if schedule.steps is not None:
-        first = first / schedule.steps
-        ratio = max(_CLEANEST, float(schedule.sigma(first) / schedule.alpha(first)))
-    else:
-        ratio = _CLEANEST
-    return math.atan(ratio), float(torch.atan2(schedule.sigma(end), schedule.alpha(end)))
-
-
-def _radius(process: GaussianProcess, t: Tensor) -> Tensor:
-    return (process.schedule.alpha(t) ** 2 + process.schedule.sigma(t) ** 2).sqrt()
 
 
 @dataclass(frozen=True)
@@ -145,19 +128,20 @@ class _Path:
     """The right-hand side in w = log φ: of y, and of the integral of the trace."""
 
     denoiser: Denoiser
-    process: GaussianProcess
+    circle: Circle
     condition: Condition
     probe: Tensor
 
     def slope(self, y: Tensor, w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """φ v, shape (N, *), and φ eᵀ (∂v/∂y) e, shape (N,), for the samples `rows` at w, shape (N,)."""
         angle = torch.exp(w).clamp(max=math.pi / 2)
-        t = self.process.schedule.time(2 * (torch.cos(angle) / torch.sin(angle)).log()).clamp(0, 1)
+        t = self.circle.time(angle)
         probe = self.probe[rows.to(y.device)]
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            belief = self.denoiser.posterior(expand(_radius(self.process, t), y) * y, t, self.condition.take(rows))
-            velocity = (expand(torch.cos(angle), y) * y - belief.mean.to(y.dtype)) / expand(torch.sin(angle), y)
+            x = expand(self.circle.schedule.radius(t), y) * y
+            belief = self.denoiser.posterior(x, t, self.condition.take(rows))
+            velocity = self.circle.velocity(y, angle, belief.mean.to(y.dtype))
             (turned,) = torch.autograd.grad((velocity * probe).sum(), y)
         return expand(angle, y) * velocity.detach(), angle * (turned * probe).flatten(1).sum(1).cpu().double()
 
@@ -167,48 +151,31 @@ def _integrate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y and the integral of the trace at the end, and the evaluations taken, each sample with its own steps."""
     count, dimensions = len(y), y[0].numel()
-    y = y.clone()
-    w = torch.full((count,), start, dtype=torch.float64)
-    step = torch.full((count,), (end - start) / 20, dtype=torch.float64)
-    gained, evaluations = torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.int64)
-    slope_y, slope_gained = path.slope(y, w, torch.arange(count))
-    while bool((w < end).any()):
-        rows = (w < end).nonzero()[:, 0]
-        there = rows.to(y.device)
-        here, h = y[there], torch.minimum(step[rows], end - w[rows])
-        slopes, traces = [slope_y[there]], [slope_gained[rows]]
-        for place, weights in zip(DORMAND_PRINCE.places, DORMAND_PRINCE.stages, strict=True):
-            guess = here + expand(h, here) * _mixed(slopes, weights)
-            one, other = path.slope(guess, w[rows] + place * h, rows)
-            slopes.append(one)
-            traces.append(other)
-        evaluations[rows] += len(DORMAND_PRINCE.stages)
-        off_y = h * _mixed(slopes, DORMAND_PRINCE.error).square().flatten(1).mean(1).sqrt().cpu().double()
-        off = torch.maximum(off_y, (h * _mixed(traces, DORMAND_PRINCE.error)).abs() / dimensions) / tolerance
-        accepted = off <= 1
-        done, at = rows[accepted], accepted.to(y.device)
-        y[done.to(y.device)] = guess[at]  # the last stage stands where the step ends
-        slope_y[done.to(y.device)] = slopes[-1][at]
-        slope_gained[done] = traces[-1][accepted]
-        gained[done] += (h * _mixed(traces, DORMAND_PRINCE.stages[-1]))[accepted]
-        reached = w[rows] + h
-        w[done] = torch.where(end - reached < _SHORTEST, end, reached)[accepted]
-        growth = torch.nan_to_num(0.9 * off.clamp(min=1e-10) ** (-1 / DORMAND_PRINCE.order), nan=0.0)
-        step[rows] = h * growth.clamp(0.2, 5.0)
-        if bool((step[rows] < _SHORTEST)[~accepted].any()):
+
+    def error(step: Step) -> Tensor:
+        gap_y, gap_gained = step.gaps
+        off_y = gap_y.square().flatten(1).mean(1).sqrt().cpu().double()
+        off = torch.maximum(off_y, gap_gained.abs() / dimensions) / tolerance
+        if bool((step.length <= _SHORTEST)[~(off <= 1)].any()):
             raise DivergenceError(
                 "the probability-flow ODE cannot be followed: the network's answers are not finite or jump. "
                 "Look at what it generates, or raise the tolerance"
             )
-        if on_share is not None:
-            on_share(float((w - start).mean()) / (end - start))
+        return off
+
+    one = torch.ones(count, dtype=torch.float64)
+    evaluations = torch.zeros(count, dtype=torch.int64)
+    walk = integrate(DORMAND_PRINCE, (y, 0 * one), start * one, end * one, steps=20, error=error)
+    try:
+        asked = next(walk)
+        while True:
+            evaluations[asked.rows] += 1
+            slope = path.slope(asked.state[0], asked.place, asked.rows)
+            if on_share is not None:
+                on_share(float((asked.reached - start).mean()) / (end - start))
+            asked = walk.send(slope)
+    except StopIteration as finished:
+        y, gained = finished.value
+    if on_share is not None:
+        on_share(1.0)
     return y, gained, evaluations
-
-
-def _mixed(stages: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Σ_i weight_i stage_i, over as many stages as there are weights."""
-    total = torch.zeros_like(stages[0])
-    for stage, weight in zip(stages, weights, strict=False):
-        if weight:
-            total = total + weight * stage
-    return total

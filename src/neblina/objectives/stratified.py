@@ -47,7 +47,7 @@ def bound_times(schedule: Schedule, steps: int | None) -> Tensor:
     if schedule.steps is not None:
         return make_grid("uniform", schedule, count)
     end = torch.ones(1, dtype=torch.float64)
-    noisiest = float(torch.exp(-schedule.log_snr(end) / 2))
+    noisiest = float(schedule.ratio(end))
     if noisiest > 100:
         ratios = torch.logspace(2, math.log10(_LEVEL), count - 1, dtype=torch.float64)
     else:
@@ -88,7 +88,7 @@ def estimated_terms(
 ) -> Iterator[tuple[Term, ...]]:
     """The prior's term, one a stratum times its size, and the reconstruction: K + 2, one answer each but the first.
 
-    With as many strata as steps these are the terms of `bound_terms`, draw for draw.
+    With as many strata as steps these are all the terms of the bound, wherever in its stratum one stands.
 
     Args:
         plan: who answers.
@@ -97,10 +97,15 @@ def estimated_terms(
         uniform: where in its stratum each sample's term stands, in [0, 1), shape (B, K).
         variances: of the model's reverse steps; the answers serve all of them.
         noise: gives standard normal noise of a batch's shape, one draw a term but the first.
+    Raises:
+        SettingError: times that do not fall from 1 to 0; a variance that makes a point of every step; a learned one
+            from a model that learned none.
     Yields:
         The term under each variance. t and s of a step are the ends of its stratum, and its value is an unbiased
         estimate of the sum over the stratum.
     """
+    if times.ndim != 1 or float(times[0]) != 1 or float(times[-1]) != 0 or bool((times.diff() >= 0).any()):
+        raise SettingError("the variational bound takes times of shape (N + 1,) that fall from 1 to 0")
     for variance in variances:
         check_variance(variance)
     dimensions = x0[0].numel()

@@ -24,9 +24,8 @@ Nichol, Dhariwal. Improved Denoising Diffusion Probabilistic Models. ICML 2021, 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ from neblina.core.plan import Plan, Query, evaluate
 from neblina.core.posterior import Gaussian, Posterior
 from neblina.core.shapes import expand
 from neblina.processes.divergences import divergence
-from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Normal, Variance
+from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Normal, Variance, learned_std
 
 LEVELS = 256
 
@@ -62,45 +61,6 @@ class Term:
     def bits_per_dim(self) -> Tensor:
         """Shape (B,)."""
         return self.nats / (self.dimensions * math.log(2))
-
-
-def bound_terms(
-    process: GaussianProcess,
-    plan: Plan,
-    x0: Tensor,
-    times: Tensor,
-    *,
-    variance: Variance,
-    noise: Callable[[Tensor], Tensor],
-) -> Iterator[Term]:
-    """The terms of the bound, from the prior's to the reconstruction's: N + 1 of them, one answer each but the first.
-
-    Args:
-        plan: who answers; `conditional(denoiser, condition)` makes one of a denoiser.
-        x0: clean data on the 256 levels of [−1, 1], shape (B, *).
-        times: float64 of shape (N + 1,), falling from 1 to 0.
-        variance: of the model's reverse steps: Eta(1), Large() or Learned().
-        noise: gives standard normal noise of a batch's shape, one draw a term but the first.
-    Raises:
-        SettingError: times that do not fall from 1 to 0; a variance that makes a point of every step; a learned one
-            from a model that learned none.
-    """
-    check_variance(variance)
-    if times.ndim != 1 or float(times[0]) != 1 or float(times[-1]) != 0 or bool((times.diff() >= 0).any()):
-        raise SettingError("the variational bound takes times of shape (N + 1,) that fall from 1 to 0")
-    dimensions, count = x0[0].numel(), len(x0)
-    yield Term("prior", 1.0, 1.0, prior_term(process, x0), dimensions)
-    rows = times[:, None].expand(-1, count)
-    for (t, s), before in zip(pairwise(rows), [None, *rows], strict=False):
-        (nats,) = drawn_term(process, plan, x0, t, s, before, [variance], noise)
-        yield Term("step" if float(s[0]) > 0 else "reconstruction", float(t[0]), float(s[0]), nats, dimensions)
-
-
-def bound(terms: Iterable[Term]) -> Term:
-    """The sum of all terms: nats and bits per dimension of −log p(x_0) at most, each of shape (B,)."""
-    kept = list(terms)
-    nats = torch.stack([term.nats for term in kept]).sum(0)
-    return Term("bound", 1.0, 0.0, nats, kept[0].dimensions)
 
 
 def prior_term(process: GaussianProcess, x0: Tensor) -> Tensor:
@@ -165,8 +125,7 @@ def decoder(
         return Normal(belief.mean, small.sqrt())
     if belief.variance_fraction is None:
         raise SettingError("this model did not learn its variance; bound it with the small or the large one")
-    low, high = expand(small.log(), belief.mean), expand(large.log(), belief.mean)
-    return Normal(belief.mean, torch.exp(torch.lerp(low, high, belief.variance_fraction.to(low.dtype)) / 2))
+    return Normal(belief.mean, learned_std(small, large, belief.variance_fraction.to(belief.mean.dtype)))
 
 
 def surprise(x0: Tensor, decoded: Normal) -> Tensor:

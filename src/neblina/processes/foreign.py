@@ -72,7 +72,7 @@ def times_at(schedule: Schedule, ratios: Tensor) -> Tensor:
     Raises:
         SettingError: a ratio above the one at t = 1.
     """
-    noisiest = float(torch.exp(-schedule.log_snr(torch.ones(1, dtype=torch.float64)) / 2))
+    noisiest = float(schedule.ratio(torch.ones(1, dtype=torch.float64)))
     most = float(ratios.max())
     if most > noisiest * (1 + 1e-6):
         raise SettingError(

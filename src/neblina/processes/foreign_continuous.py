@@ -53,19 +53,22 @@ class EDMGrid:
         return Walk(times, math.sqrt(self.sigma_max**2 + 1), levels.log() / 4)
 
 
-def ends(total: int, steps: int, last: float) -> np.ndarray:
-    """N levels from 1 to `last`."""
+TOTAL = 1000  # T: the network is told T σ
+
+
+def ends(steps: int, last: float) -> np.ndarray:
+    """N levels from 1 to `last`: 1/T shifted, which the shift of all then shifts again."""
     return np.linspace(1, last, steps)
 
 
-def inner(total: int, steps: int, last: float) -> np.ndarray:
+def inner(steps: int, last: float) -> np.ndarray:
     """The first N of N + 1 levels from 1 to 1/T."""
-    return np.linspace(1, 1 / total, steps + 1)[:-1].copy()
+    return np.linspace(1, 1 / TOTAL, steps + 1)[:-1].copy()
 
 
-def outer(total: int, steps: int, last: float) -> np.ndarray:
+def outer(steps: int, last: float) -> np.ndarray:
     """The last N of N + 1 levels from 0 to 1 − 1/T."""
-    return (1 - np.linspace(1, 1 / total, steps + 1))[::-1][:-1].copy()
+    return (1 - np.linspace(1, 1 / TOTAL, steps + 1))[::-1][:-1].copy()
 
 
 EVEN = {"ends": ends, "inner": inner, "outer": outer}
@@ -78,21 +81,17 @@ class FlowGrid:
     Attributes:
         shift: s, more than 1 for more steps in the noise.
         even: how N levels lie before the shift: ends, inner or outer.
-        shifts_last: whether the last of "ends" is 1/T shifted, which the shift of all then shifts again.
         terminal: where the last level is stretched to, None for nowhere.
         ladder: karras, exponential or beta between the first and the last level, None for none.
-        total: T; the network is told T σ.
-        whole: whether that is rounded down.
+        whole: whether the time that the network is told, 1000 σ, is rounded down.
         below_one: whether a first level of 1 is brought to 1 − 1e-6, so that α > 0.
         ends_at_zero: whether clean data follows; else the last level stands twice.
     """
 
     shift: float = 1.0
     even: str = "ends"
-    shifts_last: bool = True
     terminal: float | None = None
     ladder: str | None = None
-    total: int = 1000
     whole: bool = False
     below_one: bool = False
     ends_at_zero: bool = True
@@ -105,9 +104,7 @@ class FlowGrid:
 
     def __call__(self, schedule: Schedule, steps: int) -> Walk:
         """The walk of N steps over the flow schedule."""
-        smallest = 1 / self.total
-        last = self._shifted(smallest) if self.shifts_last else smallest
-        levels = torch.from_numpy(self._shifted(EVEN[self.even](self.total, steps, last)))
+        levels = torch.from_numpy(self._shifted(EVEN[self.even](steps, self._shifted(1 / TOTAL))))
         if self.terminal is not None:
             levels = 1 - (1 - levels) * (1 - self.terminal) / (1 - levels[-1])
         if self.ladder is not None:
@@ -115,7 +112,7 @@ class FlowGrid:
         if self.below_one:
             levels = levels.clamp(max=1 - 1e-6)
         end = torch.zeros(1, dtype=torch.float64) if self.ends_at_zero else levels[-1:]
-        told = self.total * levels
+        told = TOTAL * levels
         return Walk(torch.cat([levels, end]).clamp(0, 1), schedule.prior_std, told.trunc() if self.whole else told)
 
     def _shifted(self, levels: Level) -> Level:

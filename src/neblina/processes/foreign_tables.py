@@ -119,7 +119,7 @@ class TableGrid:
         if schedule.steps is None:
             raise SettingError(f"this walk counts the steps of a discrete schedule, and {schedule.name} has none")
         points = torch.arange(1, schedule.steps + 1, dtype=torch.float64) / schedule.steps
-        ratios = torch.exp(-schedule.log_snr(points) / 2)
+        ratios = schedule.ratio(points)
         return (ratios.clamp(max=CAP) if self.capped else ratios).numpy()
 
     def _indices(self, table: np.ndarray, steps: int) -> np.ndarray:

@@ -92,6 +92,11 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where((numerator == 0) & (denominator == 0), 1.0, numerator / denominator)
 
 
+def learned_std(small: Tensor, large: Tensor, fraction: Tensor) -> Tensor:
+    """The standard deviation whose square lies between two variances, shape (B,), at fractions of shape (B, *)."""
+    return torch.exp(torch.lerp(expand(small.log(), fraction), expand(large.log(), fraction), fraction) / 2)
+
+
 @dataclass(frozen=True)
 class GaussianProcess:
     """The process of a schedule. Times are float64 tensors of shape (B,) on the CPU."""
@@ -137,10 +142,19 @@ class GaussianProcess:
             return large.sqrt()
         if posterior.variance_fraction is None:
             raise SettingError("this model did not learn its variance; sample with ddpm or ddpm_large")
-        small = torch.where(moves, true, 1.0)
-        low, high = expand(small.log(), x), expand(torch.where(moves, large, 1.0).log(), x)
-        std = torch.exp(torch.lerp(low, high, posterior.variance_fraction.to(x.dtype)) / 2)
-        return expand(moves.to(torch.float64), x) * std
+        small, large = (torch.where(moves, one, 1.0) for one in (true, large))
+        return expand(moves.double(), x) * learned_std(small, large, posterior.variance_fraction.to(x.dtype))
+
+    def implied_noise(self, x: Tensor, t: Tensor, posterior: Gaussian) -> Tensor:
+        """ε̂ = (x − α_t x̂_0)/σ_t, shape (B, *), 0 where σ_t is."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        return expand(torch.where(sigma > 0, 1 / sigma, 0.0), x) * (x - expand(alpha, x) * posterior.mean)
+
+    def score(self, x: Tensor, t: Tensor, posterior: Gaussian) -> Tensor:
+        """∇ log p_t(x) = (α_t x̂_0 − x)/σ_t², shape (B, *), 0 where σ_t is."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        safe = torch.where(sigma > 0, 1 / sigma**2, 0.0)
+        return expand(alpha * safe, x) * posterior.mean - expand(safe, x) * x
 
     def prior(self, noise: Tensor) -> Tensor:
         """Where sampling starts: x_1, from standard normal noise of shape (B, *)."""

@@ -142,7 +142,7 @@ def _reachable(schedule: Schedule, first: float, last: float) -> tuple[float, fl
 
 
 def _ratio(schedule: Schedule, t: float) -> float:
-    return float(torch.exp(-schedule.log_snr(torch.tensor([t], dtype=torch.float64)) / 2))
+    return float(schedule.ratio(torch.tensor([t], dtype=torch.float64)))
 
 
 def _through(schedule: Schedule, steps: int, first: float, ratio: Callable[[Tensor], Tensor]) -> Tensor:

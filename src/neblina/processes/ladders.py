@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_BETA = 0.6
+
 Ladder = Callable[[float, float, int], Tensor]
 
 
@@ -31,17 +33,17 @@ def exponential(first: float, last: float, count: int) -> Tensor:
     return torch.exp(np.log(first) + _equal(count) * (np.log(last) - np.log(first)))
 
 
-def beta(first: float, last: float, count: int, *, shape: float = 0.6, points: int = 20_000) -> Tensor:
-    """`count` levels from first to last at the quantiles of Beta(shape, shape), float64.
+def beta(first: float, last: float, count: int) -> Tensor:
+    """`count` levels from first to last at the quantiles of Beta(0.6, 0.6), float64.
 
-    With x = v^(1/shape) the density's pole at 0 is gone, F(x) ∝ ∫_0^v (1 − u^(1/shape))^(shape − 1) du up to x = ½,
+    With a = 0.6 and x = v^(1/a) the density's pole at 0 is gone, F(x) ∝ ∫_0^v (1 − u^(1/a))^(a − 1) du up to x = ½,
     and the other half is its mirror image.
     """
-    v = np.linspace(0, 0.5**shape, points)
-    density = (1 - v ** (1 / shape)) ** (shape - 1)
+    v = np.linspace(0, 0.5**_BETA, 20_000)
+    density = (1 - v ** (1 / _BETA)) ** (_BETA - 1)
     total = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
     quantile = (1 - _equal(count)).numpy()
-    lower = np.interp(np.minimum(quantile, 1 - quantile), total / total[-1] / 2, v) ** (1 / shape)
+    lower = np.interp(np.minimum(quantile, 1 - quantile), total / total[-1] / 2, v) ** (1 / _BETA)
     place = torch.from_numpy(np.where(quantile <= 0.5, lower, 1 - lower))
     return last + place * (first - last)
 

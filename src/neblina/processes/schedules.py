@@ -69,6 +69,14 @@ class Schedule(ABC):
     def diffusion(self, t: Tensor) -> Tensor:
         """g(t) of dx = f(t) x dt + g(t) dw."""
 
+    def ratio(self, t: Tensor) -> Tensor:
+        """The noise level σ/α, from 0 at t = 0 to infinity where nothing is left of the data."""
+        return torch.exp(-self.log_snr(t) / 2)
+
+    def radius(self, t: Tensor) -> Tensor:
+        """√(α² + σ²)."""
+        return (self.alpha(t) ** 2 + self.sigma(t) ** 2).sqrt()
+
     def training_time(self, u: Tensor) -> Tensor:
         """The times to train at, as the quantile function of their distribution: u uniform in (0, 1), shape (B,)."""
         return u

@@ -18,13 +18,12 @@ Mokady et al. Null-text Inversion for Editing Real Images. CVPR 2023, section 3.
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
-from neblina.core.shapes import expand
+from neblina.core.shapes import choose_samples, expand
 from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Variance, ratio
 from neblina.samplers.registry import Sampling, register
 
@@ -96,7 +95,7 @@ def ddim_invert(process: GaussianProcess, x: Tensor, times: Tensor, *, iteration
         guess = start
         for _ in range(iterations):
             posterior = yield Query(guess, t)
-            direction = (guess - expand(alpha, x) * posterior.mean) / expand(torch.where(sigma > 0, sigma, 1.0), x)
+            direction = process.implied_noise(guess, t, posterior)
             guess = start + expand(sigma - process.schedule.sigma(s) * carried, x) * direction
-        x = torch.where(expand((t > s).double(), x).bool(), guess, x)
+        x = choose_samples(t > s, guess, x)
     return x

@@ -17,8 +17,7 @@ from torch import Tensor
 from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
-from neblina.core.posterior import Posterior
-from neblina.core.shapes import expand
+from neblina.core.shapes import choose_samples, expand
 from neblina.processes.gaussian import GaussianProcess, Large, ratio
 from neblina.samplers.registry import Sampling, register
 
@@ -55,11 +54,11 @@ def predictor_corrector(
     for t, s in pairwise(times):
         for _ in range(corrections):
             posterior = yield Query(x, t)
-            score, z = _score(process, x, t, posterior), noise(x)
+            score, z = process.score(x, t, posterior), noise(x)
             shortest = score.new_tensor(1e-12)
             size = 2 * (snr * _norm(z) / torch.maximum(_norm(score), shortest)) ** 2
             # a sample that stands still at its end is not stirred any more
-            size = torch.where(expand((s < t).double(), x).bool(), size, 0.0)
+            size = choose_samples(s < t, size, 0.0)
             x = x + size * score + (2 * size).sqrt() * z
         posterior = yield Query(x, t)
         x = process.reverse(x, t, s, posterior, variance=Large()).sample(noise)
@@ -98,18 +97,11 @@ def annealed_langevin(
         size = torch.where(moves & ~clean, step * schedule.sigma(s) ** 2, 0.0)
         for _ in range(1 if bool(clean.all()) else corrections):
             posterior = yield Query(moved, torch.where(clean, t, s))
-            score = _score(process, moved, s, posterior)
+            score = process.score(moved, s, posterior)
             walked = moved + expand(size, x) * score + expand((2 * size).sqrt(), x) * noise(x)
-            moved = torch.where(expand((clean & moves).double(), x).bool(), moved, walked)
-        x = torch.where(expand((clean & moves).double(), x).bool(), posterior.mean, moved)
+            moved = choose_samples(clean & moves, moved, walked)
+        x = choose_samples(clean & moves, posterior.mean, moved)
     return x
-
-
-def _score(process: GaussianProcess, x: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
-    """∇ log p_t(x), 0 where σ is."""
-    alpha, sigma = process.schedule.alpha(t), process.schedule.sigma(t)
-    safe = torch.where(sigma > 0, 1 / sigma**2, 0.0)
-    return expand(alpha * safe, x) * posterior.mean - expand(safe, x) * x
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
 from neblina.core.posterior import Gaussian, Posterior
-from neblina.core.shapes import expand
+from neblina.core.shapes import choose_samples, expand
 from neblina.processes.gaussian import Eta, GaussianProcess
 from neblina.samplers.ode import NOISIEST, path_noise
 from neblina.samplers.registry import Sampling, register
@@ -161,7 +161,7 @@ def adams_bashforth(
     for number, (t, s) in enumerate(pairwise(times)):
         posterior = yield Query(x, t)
         places.appendleft(rule.clock(process.schedule.log_snr(t)))
-        values.appendleft(implied_noise(process, x, t, posterior) if rule.of_noise else posterior.mean)
+        values.appendleft(process.implied_noise(x, t, posterior) if rule.of_noise else posterior.mean)
         looked_at = min(len(values), steps - number) if lower_order_final else len(values)
         end = rule.clock(process.schedule.log_snr(s))
         weights = lagrange_weights(rule, list(places)[:looked_at], places[0], end)
@@ -229,13 +229,7 @@ def _scaled(process: GaussianProcess, rule: Rule, t: Tensor, weight: Tensor) -> 
     """The weight as it changes the belief: −k_t times as much for a value of the noise."""
     if not rule.of_noise:
         return weight
-    return torch.where(weight != 0, -weight * torch.exp(-process.schedule.log_snr(t) / 2), 0.0)
-
-
-def implied_noise(process: GaussianProcess, x: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
-    """ε̂ = (x − α x̂_0)/σ, 0 where σ is."""
-    alpha, sigma = process.schedule.alpha(t), process.schedule.sigma(t)
-    return expand(torch.where(sigma > 0, 1 / sigma, 0.0), x) * (x - expand(alpha, x) * posterior.mean)
+    return torch.where(weight != 0, -weight * process.schedule.ratio(t), 0.0)
 
 
 @register("plms", order=2, grid="log_snr_long", source="Liu et al. 2022, eq. 12, started as in latent diffusion")
@@ -244,11 +238,11 @@ def plms(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) ->
     values: deque[Tensor] = deque(maxlen=4)
     for number, (t, s) in enumerate(pairwise(times)):
         here = yield Query(x, t)
-        values.appendleft(implied_noise(process, x, t, here))
+        values.appendleft(process.implied_noise(x, t, here))
         if number == 0 and bool((process.schedule.sigma(s) > 0).any()):
             ahead = _transfer(process, x, t, s, here, values[0])
             there = yield Query(ahead, s)
-            later = implied_noise(process, ahead, s, there)
+            later = process.implied_noise(ahead, s, there)
             x = _transfer(process, x, t, s, here, _unless_at_an_end(process, t, s, (values[0] + later) / 2, values[0]))
         else:
             x = _transfer(process, x, t, s, here, _equal_steps(values))
@@ -261,7 +255,7 @@ def pndm(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise) ->
     values: deque[Tensor] = deque(maxlen=4)
     for number, (t, s) in enumerate(pairwise(times)):
         here = yield Query(x, t)
-        values.appendleft(implied_noise(process, x, t, here))
+        values.appendleft(process.implied_noise(x, t, here))
         if number < 3 and bool((process.schedule.sigma(s) > 0).any()):
             mean = yield from _runge_kutta(process, x, t, s, here, values[0])
             x = _transfer(process, x, t, s, here, _unless_at_an_end(process, t, s, mean, values[0]))
@@ -288,20 +282,20 @@ def _runge_kutta(
     for place in (middle, middle, s):
         moved = _transfer(process, x, t, place, here, stages[-1])
         there = yield Query(moved, place)
-        stages.append(implied_noise(process, moved, place, there))
+        stages.append(process.implied_noise(moved, place, there))
     one, two, three, four = stages
     return (one + 2 * two + 2 * three + four) / 6
 
 
 def _unless_at_an_end(process: GaussianProcess, t: Tensor, s: Tensor, direction: Tensor, first: Tensor) -> Tensor:
     """The direction, but the first one for samples that step to clean data or from where nothing is left of it."""
-    inside = (process.schedule.sigma(s) > 0) & (process.schedule.sigma(t) < NOISIEST * process.schedule.alpha(t))
-    return torch.where(expand(inside.double(), first).bool(), direction, first)
+    inside = (process.schedule.sigma(s) > 0) & (process.schedule.ratio(t) < NOISIEST)
+    return choose_samples(inside, direction, first)
 
 
 def _transfer(process: GaussianProcess, x: Tensor, t: Tensor, s: Tensor, here: Posterior, direction: Tensor) -> Tensor:
     """DDIM along a given noise (Liu et al. 2022, eq. 11); along the belief's own where nothing is left of the data."""
-    alpha, sigma = process.schedule.alpha(t), process.schedule.sigma(t)
-    lever = torch.where(sigma < NOISIEST * alpha, sigma / alpha, 0.0)
-    belief = here.mean - expand(lever, x) * (direction - implied_noise(process, x, t, here))
+    ratio = process.schedule.ratio(t)
+    lever = torch.where(ratio < NOISIEST, ratio, 0.0)
+    belief = here.mean - expand(lever, x) * (direction - process.implied_noise(x, t, here))
     return process.reverse(x, t, s, Gaussian(belief), variance=Eta(0.0)).mean

@@ -37,7 +37,7 @@ from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
 from neblina.core.posterior import Gaussian
-from neblina.core.shapes import expand
+from neblina.core.shapes import choose_samples, expand
 from neblina.processes.gaussian import Eta, GaussianProcess, ratio
 from neblina.samplers.registry import Sampling, register
 
@@ -175,13 +175,12 @@ def heun_step(process: GaussianProcess, coordinate: Coordinate, x: Tensor, t: Te
     # coefficients are combined in float64 first: in σ/α they cancel to DDIM's
     carried = ratio(scale, coordinate.scale(alpha_t, sigma_t)) + scale * way * of_x
     euler = _masked(carried, second_order, x) * x + _masked(scale * way * of_belief, second_order, x) * here.mean
-    second = expand(second_order.double(), x).bool()
-    euler = torch.where(second, euler, first)
+    euler = choose_samples(second_order, euler, first)
     there = yield Query(euler, s)
     x_later, belief_later = _velocity(coordinate, alpha_s, sigma_s)
     change = _masked(x_later, second_order, x) * euler + _masked(belief_later, second_order, x) * there.mean
     change = change - _masked(of_x, second_order, x) * x - _masked(of_belief, second_order, x) * here.mean
-    return torch.where(second, euler + _masked(scale * way / 2, second_order, x) * change, first)
+    return choose_samples(second_order, euler + _masked(scale * way / 2, second_order, x) * change, first)
 
 
 @register("dpm2", order=2, grid="log_snr_inner", source="Lu et al. 2022a, algorithm 1, as in k-diffusion")
@@ -210,11 +209,10 @@ def dpm2(process: GaussianProcess, x: Tensor, times: Tensor, *, eta: float = 0.0
         if bool(inside.any()):
             halfway = process.reverse(x, t, middle, here, variance=Eta(0.0)).mean
             there = yield Query(halfway, middle)
-            alpha_m, sigma_m = _path(process, middle)
             # x̂_0 that points from x where the noise at the middle does: x̂_0 = (x − σ_t ε̂_m)/α_t
-            noisy = _masked(1 / sigma_m, inside, x) * (halfway - expand(alpha_m, x) * there.mean)
+            noisy = process.implied_noise(halfway, middle, there)
             moved = _masked(1 / alpha_t, inside, x) * (x - expand(sigma_t, x) * noisy)
-            belief = torch.where(expand(inside.double(), x).bool(), moved, belief)
+            belief = choose_samples(inside, moved, belief)
         x = process.reverse(x, t, s, Gaussian(belief), variance).sample(noise)
     return x
 
@@ -235,7 +233,7 @@ def dpmpp_2s(process: GaussianProcess, x: Tensor, times: Tensor, *, eta: float =
         if bool(inside.any()):
             halfway = process.reverse(x, t, middle, here, variance)
             there = yield Query(halfway.sample(path_noise(process, noise, t, middle)), middle)
-            belief = torch.where(expand(inside.double(), x).bool(), there.mean, belief)
+            belief = choose_samples(inside, there.mean, belief)
         step = process.reverse(x, t, s, Gaussian(belief), variance)
         x = step.sample(path_noise(process, noise, t, s))
     return x

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
-from neblina.core.shapes import expand
+from neblina.core.shapes import choose_samples, expand
 from neblina.processes.gaussian import GaussianProcess
 from neblina.samplers.ode import path_noise
 from neblina.samplers.registry import Sampling, register
@@ -44,6 +44,5 @@ def euler_maruyama(process: GaussianProcess, x: Tensor, times: Tensor, *, noise:
         keep = 1 - torch.where(moves, schedule.drift(t) * passed, 0.0) - pull
         walked = expand(keep, x) * x + expand(alpha * pull, x) * posterior.mean
         walked = walked + expand(torch.where(moves, g * passed.sqrt(), 0.0), x) * path_noise(process, noise, t, s)(x)
-        clean = expand(((schedule.sigma(s) == 0) & (s < t)).double(), x).bool()
-        x = torch.where(clean, posterior.mean, walked)
+        x = choose_samples((schedule.sigma(s) == 0) & (s < t), posterior.mean, walked)
     return x

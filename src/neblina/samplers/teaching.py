@@ -15,12 +15,11 @@ there, and is as short:
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
-from neblina.core.shapes import expand
+from neblina.core.shapes import choose_samples
 from neblina.processes.gaussian import GaussianProcess
 from neblina.samplers.registry import Sampling, register
 
@@ -47,5 +46,5 @@ def renoise(process: GaussianProcess, x: Tensor, times: Tensor, *, noise: Noise)
     for t, s in pairwise(times):
         posterior = yield Query(x, t)
         again = process.diffuse(posterior.mean, noise(x), s)
-        x = torch.where(expand((s < t).double(), x).bool(), again, x)
+        x = choose_samples(s < t, again, x)
     return x

@@ -8,19 +8,12 @@ from torch import Tensor
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError, choose
-from neblina.core.plan import Plan
-from neblina.guidance.inverse import moment_matched, posterior_sampled
+from neblina.guidance import guidances
 from neblina.guidance.operators import Operator
 from neblina.guidance.settings import GuidanceSettings
 from neblina.samplers.drive import OnStep
 from neblina.samplers.generate import generate
 from neblina.tasks.model import Model
-
-# each with its settings when nothing else is asked for
-_METHODS: dict[str, tuple[Callable[..., Plan], dict[str, float]]] = {
-    "moment-matching": (moment_matched, {"noise": 0.05, "iterations": 4}),
-    "posterior-sampling": (posterior_sampled, {"strength": 150.0}),
-}
 
 
 def restore(
@@ -70,10 +63,12 @@ def restore(
         SettingError: a measurement that the operator cannot have made of this model's pictures, an unknown name, or a
             number out of range.
     """
-    follows, numbers = _METHODS[choose("way to follow a measurement", method, _METHODS)]
-    for name, value in {"strength": strength, "noise": noise, "iterations": iterations}.items():
-        if value is not None:
-            numbers = {**numbers, choose(f"setting of {method}", name, numbers): value}
+    ways = [name for name, guidance in guidances.items() if guidance.follows_a_measurement]
+    way = guidances[choose("way to follow a measurement", method, ways)]
+    asked = {"strength": strength, "noise": noise, "iterations": iterations}
+    numbers = {
+        choose(f"setting of {method}", name, way.settings): value for name, value in asked.items() if value is not None
+    }
     wanted = operator.measured(model.shape)
     if measurement.ndim != len(wanted) + 1 or tuple(measurement.shape[1:]) != wanted or len(measurement) == 0:
         raise SettingError(
@@ -94,7 +89,8 @@ def restore(
     parts = []
     for start in range(0, len(y), batch):
         own = slice(start, min(start + batch, len(y)))
-        follow = partial(follows, operator=operator, measurement=y[own].to(model.device), schedule=schedule, **numbers)
+        here = y[own].to(model.device)
+        follow = partial(way.function, operator=operator, measurement=here, schedule=schedule, **numbers)
         parts.append(
             generate(
                 denoiser,

@@ -84,7 +84,6 @@ class Case:
     kind: str
     settings: dict[str, Any] = field(default_factory=dict)
     steps: int = 8
-    mu: float | None = None
 
     def __str__(self) -> str:
         given = ",".join(f"{key}={value}" for key, value in self.settings.items() if key != "trained_betas")
@@ -95,7 +94,7 @@ class Case:
         return {"_class_name": self.kind, **self.settings}
 
     def conversion(self) -> Conversion:
-        return read_scheduler(self.config, mu=self.mu)
+        return read_scheduler(self.config)
 
     def net(self) -> Net:
         """The network that is asked."""
@@ -140,7 +139,7 @@ def theirs(case: Case, net: nn.Module, prepare: Callable[[Any], None] | None = N
     scheduler = in_double(getattr(diffusers, case.kind)(**case.settings))
     if case.kind == "ScoreSdeVeScheduler":
         return _their_score_pipeline(scheduler, net, case)
-    scheduler.set_timesteps(case.steps, **({} if case.mu is None else {"mu": case.mu}))
+    scheduler.set_timesteps(case.steps)
     draws = Draws()
     scheduler.noise_sampler = lambda *interval: draws(case.start())
     if prepare is not None:

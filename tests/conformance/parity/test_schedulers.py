@@ -99,8 +99,6 @@ CASES = [
     Case("ScoreSdeVeScheduler"),
     Case("ScoreSdeVeScheduler", {"snr": 0.1, "sigma_max": 50.0, "correct_steps": 2}),
     *cases("FlowMatchEulerDiscreteScheduler", ({},) * 2, ({}, {"shift": 3.0}, *LADDERS, {"shift_terminal": 0.1})),
-    Case("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}, mu=0.8),
-    Case("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True, "time_shift_type": "linear"}, mu=2.0),
     *cases("FlowMatchHeunDiscreteScheduler", ({},) * 2, ({}, {"shift": 3.0})),
 ]
 ON_LINES = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
@@ -109,7 +107,7 @@ CASES += [
     Case("DEISMultistepScheduler", {**ON_LINES, "flow_shift": 3.0}),
     Case("UniPCMultistepScheduler", {**ON_LINES, "flow_shift": 3.0}),
     Case("UniPCMultistepScheduler", {**ON_LINES, "flow_shift": 3.0, **TO_SIGMA_MIN}),
-    Case("UniPCMultistepScheduler", {**ON_LINES, "use_dynamic_shifting": True, "shift_terminal": 0.1}, mu=0.8),
+    Case("UniPCMultistepScheduler", {**ON_LINES, "shift_terminal": 0.1}),
 ]
 
 

@@ -8,7 +8,7 @@ from neblina.processes.continuous import EDM, VE
 from neblina.processes.foreign_continuous import EDMGrid, ScoreGrid
 
 
-def edm(values: Values, mu: float | None) -> Conversion:
+def edm(values: Values) -> Conversion:
     """EDMEulerScheduler and EDMDPMSolverMultistepScheduler."""
     values.only("prediction_type", "epsilon", "an EDM network's output is added (c_out > 0)")
     values.only("sigma_data", 0.5, "the parameterisation assumes pictures of standard deviation 0.5")
@@ -21,7 +21,7 @@ def edm(values: Values, mu: float | None) -> Conversion:
     return Conversion(EDM(high), "edm", sampler, grid, clip=clip, settings=settings, short=short)
 
 
-def score(values: Values, mu: float | None) -> Conversion:
+def score(values: Values) -> Conversion:
     """ScoreSdeVeScheduler: the predictor-corrector of the VE SDE."""
     low, high = values.take("sigma_min"), values.take("sigma_max")
     return Conversion(

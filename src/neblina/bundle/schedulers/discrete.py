@@ -16,7 +16,7 @@ from neblina.bundle.schedulers.values import Values
 from neblina.processes.foreign_tables import TableGrid
 
 
-def ddpm(values: Values, mu: float | None) -> Conversion:
+def ddpm(values: Values) -> Conversion:
     """DDPMScheduler and its parallel twin: the variance type is the sampler."""
     samplers = {"fixed_small": "ddpm", "fixed_small_log": "ddpm", "fixed_large": "ddpm_large"}
     variance = values.one_of("variance_type", {**samplers, "learned_range": "ddpm_learned"})
@@ -33,7 +33,7 @@ def ddpm(values: Values, mu: float | None) -> Conversion:
     )
 
 
-def ddim(values: Values, mu: float | None) -> Conversion:
+def ddim(values: Values) -> Conversion:
     """DDIMScheduler and its parallel twin: steps keep the direction of the raw ε where the belief is clipped."""
     schedule, parameterisation = read_table(values)
     clip = read_clip(values)
@@ -41,14 +41,14 @@ def ddim(values: Values, mu: float | None) -> Conversion:
     return Conversion(schedule, parameterisation, "ddim", grid, clip=clip, clip_keeps_direction=clip is not None)
 
 
-def pndm(values: Values, mu: float | None) -> Conversion:
+def pndm(values: Values) -> Conversion:
     """PNDMScheduler: with or without its Runge-Kutta start."""
     schedule, parameterisation = read_table(values, predictions=("epsilon", "v_prediction"))
     grid = TableGrid(spacing=read_spacing(values), offset=read_offset(values), end=read_alpha_end(values))
     return Conversion(schedule, parameterisation, "plms" if values.take("skip_prk_steps") else "pndm", grid)
 
 
-def levels(sampler: str, *, rounding: str = "none", clean: bool = True) -> Callable[[Values, float | None], Conversion]:
+def levels(sampler: str, *, rounding: str = "none", clean: bool = True) -> Callable[[Values], Conversion]:
     """A reader of the schedulers that come from k-diffusion.
 
     Args:
@@ -57,7 +57,7 @@ def levels(sampler: str, *, rounding: str = "none", clean: bool = True) -> Calla
         clean: whether a network may predict clean data.
     """
 
-    def read(values: Values, mu: float | None) -> Conversion:
+    def read(values: Values) -> Conversion:
         names = ("linear", "scaled_linear", "squaredcos_cap_v2") + (("exp",) if sampler == "heun_edm" else ())
         predictions = ("epsilon", "v_prediction") + (("sample",) if clean else ())
         if values.kind == "EulerDiscreteScheduler":

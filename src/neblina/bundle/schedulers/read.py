@@ -14,26 +14,21 @@ from neblina.bundle.schedulers.lines import lines
 from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.solvers import deis, dpm, unipc
 from neblina.bundle.schedulers.values import Values
-from neblina.core.errors import SettingError
 from neblina.denoisers.parameterisations import check_end
 from neblina.processes.foreign import ForeignGrid
 
 
-def read_scheduler(config: Mapping[str, Any], *, mu: float | None = None) -> Conversion:
+def read_scheduler(config: Mapping[str, Any]) -> Conversion:
     """What a diffusers scheduler does, in the terms of this package.
 
     Args:
         config: its `scheduler_config.json`.
-        mu: of a scheduler with `use_dynamic_shifting`: the logarithm of the shift, which its pipelines work out from
-            the size of the picture.
     Raises:
-        SettingError: an unknown field; mu without use; eps on a table that ends at zero signal.
+        SettingError: an unknown field; eps on a table that ends at zero signal.
         CheckpointError: a scheduler or a value that has no counterpart here, by name.
     """
     values = Values(config)
-    if mu is not None and not values.flag("use_dynamic_shifting"):
-        raise SettingError(f"{values.kind}: mu = {mu:g} is the shift of use_dynamic_shifting, which is off")
-    conversion = READERS[values.kind](values, mu)
+    conversion = READERS[values.kind](values)
     values.close()
     check_end(conversion.parameterisation, conversion.clock, conversion.schedule)
     return replace(conversion, steps=min(conversion.steps, conversion.schedule.steps or conversion.steps))
@@ -68,7 +63,7 @@ def route(
     return grid or conversion.grid, conversion.settings_for(steps)
 
 
-READERS: dict[str, Callable[[Values, float | None], Conversion]] = {
+READERS: dict[str, Callable[[Values], Conversion]] = {
     "DDPMScheduler": ddpm,
     "DDPMParallelScheduler": ddpm,
     "DDIMScheduler": ddim,

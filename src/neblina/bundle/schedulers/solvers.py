@@ -13,25 +13,25 @@ from neblina.processes.continuous import Flow
 from neblina.processes.foreign_tables import TableGrid
 
 
-def dpm(values: Values, mu: float | None) -> Conversion:
+def dpm(values: Values) -> Conversion:
     """DPMSolverMultistepScheduler: DPM-Solver++ and its SDE."""
     sampler, settings, short = multistep(values)
     values.only("variance_type", None, "it drops a learned variance; read the model with a DDPMScheduler")
     values.only("use_lu_lambdas", False, "its levels are those of use_exponential_sigmas")
-    return _solver(values, mu, sampler, settings, short)
+    return _solver(values, sampler, settings, short)
 
 
-def deis(values: Values, mu: float | None) -> Conversion:
+def deis(values: Values) -> Conversion:
     """DEISMultistepScheduler."""
     # one algorithm under three names
     values.one_of("algorithm_type", dict.fromkeys(("deis", "dpmsolver", "dpmsolver++")))
     values.one_of("solver_type", dict.fromkeys(("logrho", "midpoint", "heun", "bh1", "bh2")))
     memory = values.one_of("solver_order", {1: 1, 2: 2, 3: 3})
     short = {"lower_order_final": True} if values.take("lower_order_final") else {}
-    return _solver(values, mu, "deis", {"memory": memory}, short)
+    return _solver(values, "deis", {"memory": memory}, short)
 
 
-def unipc(values: Values, mu: float | None) -> Conversion:
+def unipc(values: Values) -> Conversion:
     """UniPCMultistepScheduler: the solver of the belief with B_2(h)."""
     values.only("predict_x0", True, "only the solver of the belief is here")
     values.only("disable_corrector", [], "every step is corrected")
@@ -39,17 +39,15 @@ def unipc(values: Values, mu: float | None) -> Conversion:
     values.one_of("solver_type", dict.fromkeys(("bh2", "midpoint", "heun", "logrho")))  # B_2(h) under four names
     memory = values.one_of("solver_order", {1: 1, 2: 2, 3: 3})
     settings = {"memory": memory, "lower_order_final": bool(values.take("lower_order_final"))}
-    return _solver(values, mu, "unipc", settings, {})
+    return _solver(values, "unipc", settings, {})
 
 
-def _solver(
-    values: Values, mu: float | None, sampler: str, settings: Mapping[str, Any], short: Mapping[str, Any]
-) -> Conversion:
+def _solver(values: Values, sampler: str, settings: Mapping[str, Any], short: Mapping[str, Any]) -> Conversion:
     """What DPM-Solver++, DEIS and UniPC have in common."""
     clip = read_clip(values)
     if values.take("use_flow_sigmas"):
         values.only("prediction_type", "flow_prediction", "with use_flow_sigmas it can be 'flow_prediction'")
-        lines = solver_on_lines(values, mu)
+        lines = solver_on_lines(values)
         return Conversion(Flow(), "flow", sampler, lines, clock="time", clip=clip, settings=settings, short=short)
     values.idle("flow_shift", "time_shift_type")
     values.only("use_dynamic_shifting", False, "it belongs to use_flow_sigmas")
