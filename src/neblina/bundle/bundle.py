@@ -1,46 +1,21 @@
 """A model in memory: its parts, and what is known about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import Sampling
+from neblina.bundle.texts import Texts
 from neblina.codecs.codec import Codec, Pixels
-from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.nets.network import Network
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule
-
-
-class Texts(Protocol):
-    """Reads prompts, as a family of models does."""
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        """Its networks by the names of their components."""
-        ...
-
-    def encode(
-        self,
-        prompts: Sequence[str],
-        negatives: Sequence[str] | None,
-        *,
-        size: tuple[int, int],
-        long: str,
-        clip_skip: int | None,
-    ) -> Condition:
-        """The condition of each prompt, with that of its negative one as the other branch."""
-        ...
-
-    def save(self, folder: Path) -> dict[str, tuple[str, str]]:
-        """Write the components into a model folder; library and class of each for the index."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -105,7 +80,7 @@ class Bundle:
         """Of what it diffuses: a codec's latents, or pictures."""
         if self.own_codec is not None:
             return self.own_codec.channels
-        return self.net.config.out_channels // (2 if self.learned_variance else 1)
+        return self.net.config.made // (2 if self.learned_variance else 1)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -15,10 +15,15 @@ from torch import nn
 from neblina.bundle.files import read_json, write_json
 from neblina.bundle.weights import STEM, WEIGHTS, empty_parameters, load_weights
 from neblina.codecs.codec import Codec
+from neblina.codecs.kl import KLCodec
 from neblina.core.errors import CheckpointError, SettingError
 from neblina.core.registry import Registry
 from neblina.core.tensors import save_tensors
+from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from neblina.nets.dit import DiT, DiTConfig
 from neblina.nets.unet import UNet, UNetConfig
+from neblina.nets.unet_condition import UNetCondition
+from neblina.nets.unet_condition_config import UNetConditionConfig
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class Kind:
 
 kinds: Registry[Kind] = Registry("class of component that this version opens")
 kinds.add(Kind(UNetConfig.from_dict, UNet), "UNet2DModel")
+kinds.add(Kind(UNetConditionConfig.from_dict, UNetCondition), "UNet2DConditionModel")
+kinds.add(Kind(DiTConfig.from_dict, DiT), "DiTTransformer2DModel", "Transformer2DModel")
+kinds.add(Kind(AutoencoderKLConfig.from_dict, AutoencoderKL, KLCodec), "AutoencoderKL")
 
 
 @dataclass(frozen=True)

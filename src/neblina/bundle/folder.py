@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import nn
 
-from neblina.bundle.bundle import Bundle, Kept, Texts
+from neblina.bundle.bundle import Bundle, Kept
 from neblina.bundle.components import Opening, kinds, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
-from neblina.bundle.texts import read_texts
+from neblina.bundle.texts import Texts, read_texts
 from neblina.codecs.codec import Codec
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError, SettingError, choose
@@ -234,7 +234,7 @@ def _classes(parts: Parts) -> tuple[tuple[str, ...], int | None]:
 def _drops_variance(parts: Parts) -> bool:
     """Whether the network says a variance that its own pipeline does not look at."""
     codec = parts.own_codec
-    return codec is not None and parts.net.config.out_channels == 2 * codec.channels
+    return codec is not None and parts.net.config.made == 2 * codec.channels
 
 
 def _check_fit(bundle: Bundle, where: str) -> None:
@@ -244,17 +244,17 @@ def _check_fit(bundle: Bundle, where: str) -> None:
         CheckpointError: naming both.
     """
     config, pipeline = bundle.net.config, bundle.pipeline
-    learned = config.out_channels == 2 * bundle.channels
+    learned = config.made == 2 * bundle.channels
     if bundle.own_codec is None:
-        learned = config.out_channels == 2 * config.in_channels
+        learned = config.made == 2 * config.in_channels
     if learned != bundle.learned_variance:
         raise CheckpointError(
             f"{where} says that the variance of this model is {'learned' if bundle.learned_variance else 'fixed'}, and "
-            f"its network has {config.out_channels} output channels for {config.in_channels} of the pictures"
+            f"its network has {config.made} output channels for {config.in_channels} of the pictures"
         )
-    if config.out_channels != bundle.channels * (2 if learned else 1):
+    if config.made != bundle.channels * (2 if learned else 1):
         raise CheckpointError(
-            f"{where}: the network ({pipeline.network}) makes {config.out_channels} channels and the codec "
+            f"{where}: the network ({pipeline.network}) makes {config.made} channels and the codec "
             f"({pipeline.codec}) reads {bundle.channels}"
         )
     if bundle.joined < 0 or (bundle.joined > 0) != (pipeline.joined is not None):
@@ -268,6 +268,8 @@ def _check_fit(bundle: Bundle, where: str) -> None:
         raise CheckpointError(
             f"{where}: the network ({pipeline.network}) {reads} text, and a {pipeline.name} has {has} text encoder"
         )
+    if bundle.text is not None:
+        bundle.text.check(config.wants)
 
 
 def _with_card(parts: Parts, card: dict[str, Any], place: Path) -> Bundle:

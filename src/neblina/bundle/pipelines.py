@@ -7,6 +7,7 @@ is joined to the noisy latents. Everything else about a model is in its componen
 from dataclasses import dataclass
 
 from neblina.core.registry import Registry
+from neblina.encoders.families import LATENT_DIFFUSION, SDXL, STABLE_DIFFUSION, Family
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Pipeline:
         name: its class in `model_index.json`.
         network: the component that is asked.
         codec: the component between pictures and latents, None for a model of pictures themselves.
-        texts: components that encode text, each with its tokenizer.
+        texts: components that encode text, each with its tokenizer; the index may leave some empty.
+        family: how they read it, None for a model that reads none.
         joined: what is joined to the noisy latents by channels: "mask" (where to paint, and the masked picture),
             "low resolution" (the small picture that is enlarged) or "depth"; None for nothing.
         guidance: weight of classifier-free guidance when nobody says.
@@ -28,6 +30,7 @@ class Pipeline:
     network: str = "unet"
     codec: str | None = None
     texts: tuple[tuple[str, str], ...] = ()
+    family: Family | None = None
     joined: str | None = None
     guidance: float = 1.0
     settings: tuple[str, ...] = ()
@@ -46,13 +49,14 @@ def _add(*names: str, **parts: object) -> None:
 _add("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "ScoreSdeVePipeline", "KarrasVePipeline")
 _add("LDMPipeline", codec="vqvae")
 _add("LDMSuperResolutionPipeline", codec="vqvae", joined="low resolution")
-_add("LDMTextToImagePipeline", codec="vqvae", texts=(("bert", "tokenizer"),), guidance=5.0)
+_add("LDMTextToImagePipeline", codec="vqvae", texts=(("bert", "tokenizer"),), family=LATENT_DIFFUSION, guidance=5.0)
 _add("DiTPipeline", network="transformer", codec="vae", guidance=4.0, settings=("id2label",))
 _add(
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
     codec="vae",
     texts=_TEXT,
+    family=STABLE_DIFFUSION,
     guidance=7.5,
     settings=("requires_safety_checker",),
 )
@@ -60,15 +64,19 @@ _add(
     "StableDiffusionInpaintPipeline",
     codec="vae",
     texts=_TEXT,
+    family=STABLE_DIFFUSION,
     joined="mask",
     guidance=7.5,
     settings=("requires_safety_checker",),
 )
-_add("StableDiffusionDepth2ImgPipeline", codec="vae", texts=_TEXT, joined="depth", guidance=7.5)
+_add(
+    "StableDiffusionDepth2ImgPipeline", codec="vae", texts=_TEXT, family=STABLE_DIFFUSION, joined="depth", guidance=7.5
+)
 _add(
     "StableDiffusionUpscalePipeline",
     codec="vae",
     texts=_TEXT,
+    family=STABLE_DIFFUSION,
     joined="low resolution",
     guidance=9.0,
     settings=("max_noise_level",),
@@ -79,7 +87,16 @@ _add(
     "StableDiffusionXLImg2ImgPipeline",
     codec="vae",
     texts=_TEXTS,
+    family=SDXL,
     guidance=5.0,
     settings=_XL,
 )
-_add("StableDiffusionXLInpaintPipeline", codec="vae", texts=_TEXTS, joined="mask", guidance=7.5, settings=_XL)
+_add(
+    "StableDiffusionXLInpaintPipeline",
+    codec="vae",
+    texts=_TEXTS,
+    family=SDXL,
+    joined="mask",
+    guidance=7.5,
+    settings=_XL,
+)

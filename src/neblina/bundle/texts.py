@@ -1,16 +1,123 @@
-"""The text encoders of a model's folder."""
+"""The text encoders of a model: which of its components read prompts, and how its family does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from neblina.bundle.bundle import Texts
+from torch import nn
+
 from neblina.bundle.components import Opening
+from neblina.bundle.files import read_json
 from neblina.bundle.pipelines import Pipeline
+from neblina.bundle.weights import read_weights
+from neblina.core.conditions import Condition, Wants
+from neblina.core.errors import CheckpointError
+from neblina.encoders.families import Family, Framing, check_fit, encode_prompts, refiner_numbers
+from neblina.encoders.text import TextEncoder, make_text_encoder
+from neblina.encoders.tokens import load_tokenizer
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Reads prompts, as a family of models does.
+
+    Attributes:
+        family: how they are read.
+        encoders: by the names of their components, in the order in which their vectors stand side by side.
+        tokenizers: the component that holds each one's tokenizer.
+        written: library and class of every component, for the index.
+    """
+
+    family: Family
+    encoders: Mapping[str, TextEncoder]
+    tokenizers: Mapping[str, str]
+    written: Mapping[str, tuple[str, str]]
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks by the names of their components."""
+        return {name: encoder.net for name, encoder in self.encoders.items()}
+
+    def encode(
+        self,
+        prompts: Sequence[str],
+        negative: str | Sequence[str] | None = None,
+        *,
+        size: tuple[int, int],
+        long: str = "refuse",
+        clip_skip: int | None = None,
+    ) -> Condition:
+        """The condition of each prompt, with that of its negative one as guidance's other branch.
+
+        Args:
+            negative: one for all, one a prompt, or None for what the family goes away from.
+            size: (height, width) of the pictures in pixels.
+            long, clip_skip: as in `encode_prompts`.
+        Raises:
+            SettingError: a prompt that is too long or cannot be parsed, or a setting out of range.
+        """
+        framing = None if self.family.numbers is None else Framing(original=size, target=size)
+        return encode_prompts(
+            self.family,
+            list(self.encoders.values()),
+            prompts,
+            negative,
+            long=long,
+            clip_skip=clip_skip or 0,
+            framing=framing,
+        )
+
+    def check(self, wants: Wants) -> None:
+        """Refuse a network that reads something else.
+
+        Raises:
+            CheckpointError: saying what is missing or of another width.
+        """
+        check_fit(self.family, list(self.encoders.values()), wants)
+
+    def save(self, folder: Path) -> dict[str, tuple[str, str]]:
+        """Write the components into a model folder; library and class of each, for the index."""
+        for name, encoder in self.encoders.items():
+            encoder.save(folder / name, folder / self.tokenizers[name])
+        return dict(self.written)
 
 
 def read_texts(folder: Path, pipeline: Pipeline, index: Mapping[str, Any], opening: Opening) -> Texts | None:
-    """What reads prompts for a model, None for one that takes none."""
-    if not pipeline.texts:
+    """What reads prompts for a model, None for one that takes none.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or does not fit the others.
+    """
+    if pipeline.family is None:
         return None
-    raise NotImplementedError
+    present = [pair for pair in pipeline.texts if (index.get(pair[0]) or [None])[0] is not None]
+    if not present:
+        raise CheckpointError(f"{folder} has no text encoder, and a {pipeline.name} reads text")
+    encoders = {}
+    for name, tokenizer in present:
+        where = folder / name
+        if not (where / "config.json").exists():
+            raise CheckpointError(f"{where / 'config.json'} is missing: the model's index names a text encoder there")
+        encoders[name] = make_text_encoder(
+            read_json(where / "config.json"),
+            read_weights(where, "model", opening.variant),
+            load_tokenizer(folder / tokenizer),
+            what=str(where),
+            dtype=opening.dtype,
+            device=opening.device,
+        )
+    written = {part: (index[part][0], index[part][1]) for pair in pipeline.texts for part in pair if part in index}
+    return Texts(family_of(pipeline.family, index, len(present)), encoders, dict(present), written)
+
+
+def family_of(family: Family, settings: Mapping[str, Any], encoders: int) -> Family:
+    """How a model reads text, where its index says it otherwise than its family does."""
+    if family.numbers is None:
+        return family
+    return replace(
+        family,
+        encoders=encoders,
+        numbers=refiner_numbers if settings.get("requires_aesthetics_score") else family.numbers,
+        zero_unsaid=bool(settings.get("force_zeros_for_empty_prompt", family.zero_unsaid)),
+    )

@@ -19,6 +19,7 @@ from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError, choose
 from neblina.nets.configuration import read_config, write_config
 from neblina.nets.embeddings import Sinusoidal, TimeMLP
+from neblina.nets.network import Network
 from neblina.nets.transformer import FeedForward, TokenAttention, bends
 
 _NAME, _FORMER_NAME = "DiTTransformer2DModel", "Transformer2DModel"
@@ -116,6 +117,16 @@ class DiTConfig:
         """The row that means "no class"."""
         return self.num_labels - 1
 
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse a size that cannot be cut into patches.
+
+        Raises:
+            SettingError: naming the size.
+        """
+        patch = self.patch_size
+        if height % patch or width % patch or height < patch or width < patch:
+            raise SettingError(f"{height}x{width} cannot be cut into patches of {patch}: take multiples of {patch}")
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "DiTConfig":
         """Read a config.json, also one written under the network's former name, Transformer2DModel.
@@ -138,22 +149,18 @@ class DiTConfig:
         return write_config(self, _NAME)
 
 
-class DiT(nn.Module):
+class DiT(Network):
     """net(x, time, labels) -> prediction of shape (B, out_channels, H, W)."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: DiTConfig = config
         patch = config.patch_size
         self.pos_embed = PatchTokens(config.in_channels, config.width, patch, config.sample_size // patch)
         self.waves = Sinusoidal(_WAVES, cos_first=True, shift=1)
         self.transformer_blocks = nn.ModuleList([ModulatedBlock(config) for _ in range(config.num_layers)])
         self.proj_out_1 = nn.Linear(config.width, 2 * config.width)
         self.proj_out_2 = nn.Linear(config.width, patch**2 * config.made)
-
-    def channels_last(self) -> None:
-        """Lay the weights out with the channels last."""
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict.
@@ -170,8 +177,7 @@ class DiT(nn.Module):
             raise SettingError("this network needs labels")
         if x.shape[1] != self.config.in_channels:
             raise SettingError(f"this network takes {self.config.in_channels} channels, not {x.shape[1]}")
-        if height % patch or width % patch:
-            raise SettingError(f"{height}x{width} cannot be cut into patches of {patch}: take multiples of {patch}")
+        self.config.check_size(height, width)
         tokens = self.pos_embed(x)
         waves = self.waves(time.expand(len(x))).to(tokens.dtype)
         told = [block.embed(waves, labels) for block in self._blocks]

@@ -19,7 +19,10 @@ class NetworkConfig(Protocol):
     @property
     def in_channels(self) -> int: ...
     @property
-    def out_channels(self) -> int: ...
+    def made(self) -> int:
+        """Channels that come out."""
+        ...
+
     @property
     def num_labels(self) -> int:
         """Rows of its label embedding, the null's included; 0 for none."""

@@ -131,6 +131,11 @@ class UNetConfig:
             )
 
     @property
+    def made(self) -> int:
+        """Channels that come out."""
+        return self.out_channels
+
+    @property
     def num_labels(self) -> int:
         """Rows of the class embedding, the null class included."""
         return self.num_class_embeds or 0

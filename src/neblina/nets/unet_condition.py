@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from neblina.core.errors import SettingError
 from neblina.nets.blocks import BlockStyle, DownLevel, ReadingMiddle, UpLevel, activations
 from neblina.nets.embeddings import RandomFourier, Sinusoidal, TimeMLP
+from neblina.nets.network import Network
 from neblina.nets.transformer import SpatialTransformer, TransformerStyle
 from neblina.nets.unet_condition_config import DOWN, UP, UNetConditionConfig
 
 
-class UNetCondition(nn.Module):
+class UNetCondition(Network):
     """net(x, time, labels=, text=, pooled=, sizes=) -> prediction of shape (B, out_channels, H, W)."""
 
     def __init__(self, config: UNetConditionConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: UNetConditionConfig = config
         widths = config.block_out_channels
         self.conv_in = _convolution(config.in_channels, widths[0], config.conv_in_kernel)
         self._add_embeddings(config)
@@ -42,10 +43,6 @@ class UNetCondition(nn.Module):
         self.conv_norm_out = nn.GroupNorm(_groups(config), widths[0], config.norm_eps)
         self.conv_act = activations[config.act_fn.lower()]()
         self.conv_out = _convolution(widths[0], config.out_channels, config.conv_out_kernel)
-
-    def channels_last(self) -> None:
-        """Lay the weights out with the channels last: convolutions are faster so, most of all in half precision."""
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self,

@@ -146,6 +146,11 @@ class UNetConditionConfig:
         return self.time_embedding_dim or widening * self.block_out_channels[0]
 
     @property
+    def made(self) -> int:
+        """Channels that come out."""
+        return self.out_channels
+
+    @property
     def num_labels(self) -> int:
         """Rows of the class embedding, 0 for a network without such a table."""
         return (self.num_class_embeds or 0) if self.class_embed_type is None else 0
@@ -191,6 +196,15 @@ class UNetConditionConfig:
         room = self.projection_class_embeddings_input_dim or 0
         rest = room - REFINER_SIZES * (self.addition_time_embed_dim or 0)
         return REFINER_SIZES if rest in self._read_widths() else BASE_SIZES
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse a size of no place.
+
+        Raises:
+            SettingError: naming the size.
+        """
+        if height < 1 or width < 1:
+            raise SettingError(f"{height}x{width} has no place to denoise")
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConditionConfig":

@@ -43,15 +43,11 @@ def conditions_of(
     if labels is not None:
         raise SettingError("this model is conditioned on text, not on labels: give a prompt")
     prompts = [""] if prompt is None else _listed(prompt)
-    negatives = [""] if settings.negative is None else _listed(settings.negative)
-    if len(negatives) not in (1, len(prompts)):
-        raise SettingError(f"there are {len(prompts)} prompts and {len(negatives)} negative ones; give one or one each")
-    wanted = settings.weight(bundle.sampling.guidance) != 1
-    if settings.negative is not None and not wanted:
+    if settings.negative is not None and settings.weight(bundle.sampling.guidance) == 1:
         raise SettingError("a negative prompt is what guidance goes away from, and guidance is 1; set it above 1")
     encoded = bundle.text.encode(
         prompts,
-        (negatives * len(prompts))[: len(prompts)] if wanted else None,
+        settings.negative,
         size=size,
         long=settings.long_prompt,
         clip_skip=settings.clip_skip,
