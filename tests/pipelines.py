@@ -1,4 +1,4 @@
-"""Small random pipelines of every family, as diffusers builds them: what a model hub holds, at a millionth of the size."""
+"""Small random pipelines of every family, as diffusers builds them: what a hub holds, at a millionth of the size."""
 
 from pathlib import Path
 from typing import Any

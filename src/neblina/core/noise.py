@@ -24,7 +24,7 @@ from torch import Tensor
 
 _WORD = 2**64
 _DEPTH = 12  # levels of the tree that every increment looks at; shorter ones look deeper
-_DRAWS, _NODES = range(2)  # what a place in the counter is for
+_DRAWS, _NODES, BESIDE = range(3)  # what a place in the counter is for; BESIDE: noise of what a picture is made from
 
 
 class Noise(Protocol):
@@ -60,16 +60,18 @@ class SampleNoise:
         seed: any integer.
         indices: the number of each picture in the batch, length B.
         draw: how many draws have been made.
+        stream: noise of another stream is independent of this one's.
     """
 
     seed: int
     indices: Sequence[int]
     draw: int = 0
+    stream: int = _DRAWS
     _paths: dict[int, "_Path"] = field(default_factory=dict, repr=False)
 
     def __call__(self, like: Tensor) -> Tensor:
         """Standard normal noise of like's shape (B, *), drawn in float32 on the CPU, then cast."""
-        rows = [normal(self.seed, index, self.draw, like.shape[1:]) for index in self.indices]
+        rows = [normal(self.seed, index, self.draw, like.shape[1:], stream=self.stream) for index in self.indices]
         self.draw += 1
         return torch.stack(rows).to(like.device, like.dtype, non_blocking=True)
 

@@ -1,6 +1,6 @@
 """All that is asked for at once, as one plan in one order.
 
-    known( clip( threshold( measured( interval( classifier( rescale( cfg or autoguidance ) ) ) ) ) ) )
+    known( clip( threshold( measured( crops( interval( classifier( rescale( cfg or autoguidance ) ) ) ) ) ) ) )
 
 The belief is guided first, brought back to its range, and last of all is what is known where something is; the interval
 holds for everything that guides towards a condition, and a measurement is followed at every noise level.
@@ -20,6 +20,7 @@ from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.guidance.affine import classifier_free, extrapolated
 from neblina.guidance.classifier import classifier_guided
 from neblina.guidance.clipping import check_limit, check_threshold, clip, threshold
+from neblina.guidance.crops import crops
 from neblina.guidance.interval import check_interval, interval
 from neblina.guidance.known import known
 from neblina.guidance.rescaling import check_rescale, rescaled
@@ -41,6 +42,8 @@ class GuidanceSettings:
         threshold: share of a sample's entries that dynamic thresholding leaves below its threshold, None for none.
         clip: limit of the belief, None for none; thresholding goes by it too.
         clip_keeps_direction: steps still point with the unclipped belief's noise.
+        crops: side of the crops that a larger canvas is asked about in, and how much neighbours share, both in cells;
+            None to ask about it whole.
         measured: what follows a measurement, from plan to plan; None for nothing.
         known: clean data of the samples and where they are free, as in `guidance.known`; None where nothing is known.
     """
@@ -55,6 +58,7 @@ class GuidanceSettings:
     threshold: float | None = None
     clip: float | None = None
     clip_keeps_direction: bool = False
+    crops: tuple[int, int] | None = None
     measured: Callable[[Plan], Plan] | None = None
     known: tuple[Tensor, Tensor] | None = None
 
@@ -81,6 +85,8 @@ class GuidanceSettings:
         if self.interval is not None:
             low, high = self.interval
             guided = interval(guided, plain, denoiser.process.schedule, low=low, high=high)
+        if self.crops is not None:
+            guided = crops(guided, *self.crops)
         if self.measured is not None:
             guided = self.measured(guided)
         if self.threshold is not None:

@@ -98,6 +98,11 @@ class DiTConfig:
         return self.num_attention_heads * self.attention_head_dim
 
     @property
+    def multiple(self) -> int:
+        """What height and width must be multiples of."""
+        return self.patch_size
+
+    @property
     def made(self) -> int:
         """Channels that come out."""
         return self.in_channels if self.out_channels is None else self.out_channels

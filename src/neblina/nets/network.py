@@ -33,6 +33,11 @@ class NetworkConfig(Protocol):
         """What it reads beside labels; what is joined to its input is not the network's to say."""
         ...
 
+    @property
+    def multiple(self) -> int:
+        """What height and width must be multiples of."""
+        ...
+
     def check_size(self, height: int, width: int) -> None:
         """Refuse a resolution that it cannot take."""
         ...

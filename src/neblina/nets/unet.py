@@ -123,12 +123,17 @@ class UNetConfig:
         Raises:
             SettingError: naming the resolution.
         """
-        step = 2 ** (len(self.block_out_channels) - 1)
+        step = self.multiple
         if height % step or width % step or height < step or width < step:
             raise SettingError(
                 f"a U-Net of {len(self.block_out_channels)} levels halves its input {len(self.block_out_channels) - 1} "
                 f"times, and {height}x{width} is no multiple of {step}; change the resolution or take fewer levels"
             )
+
+    @property
+    def multiple(self) -> int:
+        """What height and width must be multiples of."""
+        return 1 << (len(self.block_out_channels) - 1)
 
     @property
     def made(self) -> int:

@@ -146,6 +146,11 @@ class UNetConditionConfig:
         return self.time_embedding_dim or widening * self.block_out_channels[0]
 
     @property
+    def multiple(self) -> int:
+        """What height and width must be multiples of."""
+        return 1
+
+    @property
     def made(self) -> int:
         """Channels that come out."""
         return self.out_channels

@@ -15,11 +15,18 @@ from neblina.bundle.components import Opening
 from neblina.bundle.folder import load_bundle, save_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
+from neblina.data.files import Pixels
 from neblina.samplers.generate import Stretch
 from neblina.tasks.asked import Labels, conditions_of, how_many
+from neblina.tasks.edit import edit
+from neblina.tasks.inpaint import Margins, inpaint, outpaint
+from neblina.tasks.masks import Mask, read_mask
+from neblina.tasks.photos import Photo, read_photo, to_network
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.settings import settings_of
+from neblina.tasks.upscale import upscale
 
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes grey of colour
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -118,6 +125,96 @@ class Model:
         """
         return route_of(self.bundle, settings_of(settings)).evaluations(t_start, t_end)
 
+    def edit(
+        self,
+        photo: str | Path | Photo,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        strength: float = 0.6,
+        method: str = "noise",
+        source: str = "",
+        labels: Labels | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Change a photo; `tasks.edit.edit` says what each argument does, `Settings` the rest."""
+        return edit(
+            self,
+            _photo(photo),
+            prompt,
+            strength=strength,
+            method=method,
+            source=source,
+            labels=labels,
+            settings=settings_of(settings),
+        )
+
+    def inpaint(
+        self,
+        photo: str | Path | Photo,
+        mask: str | Path | Mask,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        strength: float = 1.0,
+        soften: int = 0,
+        labels: Labels | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Make the inside of a mask anew; `tasks.inpaint.inpaint` says what each argument does."""
+        opened = _photo(photo)
+        area = mask if isinstance(mask, Mask) else read_mask(mask, opened.size)
+        return inpaint(
+            self, opened, area, prompt, strength=strength, soften=soften, labels=labels, settings=settings_of(settings)
+        )
+
+    def outpaint(
+        self,
+        photo: str | Path | Photo,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        left: int = 0,
+        right: int = 0,
+        top: int = 0,
+        bottom: int = 0,
+        labels: Labels | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Extend a photo past its borders; `tasks.inpaint.outpaint` says what each argument does."""
+        margins = Margins(left, right, top, bottom)
+        return outpaint(self, _photo(photo), margins, prompt, labels=labels, settings=settings_of(settings))
+
+    def upscale(
+        self,
+        photo: str | Path | Photo,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        factor: int = 4,
+        noise_level: int | None = None,
+        strength: float | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Enlarge a photo; `tasks.upscale.upscale` says what each argument does."""
+        return upscale(
+            self,
+            _photo(photo),
+            prompt,
+            factor=factor,
+            noise_level=noise_level,
+            strength=strength,
+            settings=settings_of(settings),
+        )
+
+    @property
+    def multiple(self) -> int:
+        """What height and width of its pictures are multiples of."""
+        return self.bundle.codec.factor * self.bundle.net.config.multiple
+
+    def from_pixels(self, pixels: Pixels) -> Tensor:
+        """uint8 pixels of shape (H, W, 3) as a batch of one in the model's channels, (1, C, H, W) in [−1, 1]."""
+        picture = to_network(pixels)
+        if self.shape[0] == picture.shape[1]:
+            return picture
+        return (picture * torch.tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+
     def encoded(self, pictures: Tensor) -> Tensor:
         """Latents of pictures in [−1, 1], one at a time: what a picture takes is what there must be memory for."""
         with torch.no_grad():
@@ -153,6 +250,10 @@ class Model:
                 f"pictures to start from are {count} or 1 of shape {shape}, not of shape {tuple(start.shape)}"
             )
         return self.encoded(pictures.float())
+
+
+def _photo(photo: str | Path | Photo) -> Photo:
+    return photo if isinstance(photo, Photo) else read_photo(photo)
 
 
 def _down(side: int, multiple: int) -> int:

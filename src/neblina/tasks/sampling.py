@@ -100,6 +100,7 @@ class Work:
         count: how many.
         stretch: where to begin and to end; its data has one entry a picture, or one for all.
         known: clean latents and where they are free, as in `guidance.known`, one a picture or one for all.
+        crops: side and overlap, in cells, of the crops that the network is asked about; None for the whole.
     """
 
     condition: Condition
@@ -107,6 +108,7 @@ class Work:
     count: int
     stretch: Stretch = field(default_factory=Stretch)
     known: tuple[Tensor, Tensor] | None = None
+    crops: tuple[int, int] | None = None
 
 
 def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.device) -> Tensor:
@@ -116,7 +118,7 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
         SettingError: what does not fit the model, before its network is asked.
     """
     way = route_of(bundle, settings)
-    guiding = guidance_of(bundle, work.condition, settings)
+    guiding = replace(guidance_of(bundle, work.condition, settings), crops=work.crops)
     batch = settings.batch or comfortable_batch(work.shape, latent=bundle.codec.factor > 1)
     if settings.on_begin is not None:
         each = way.evaluations(work.stretch.t_start, work.stretch.t_end)
