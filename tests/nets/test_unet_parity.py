@@ -26,13 +26,24 @@ HONOURED: dict[str, list[dict[str, Any]]] = {
     "time_embedding_dim": [{"time_embedding_dim": 24}],
     "freq_shift": [{"freq_shift": 1}],
     "flip_sin_to_cos": [{"flip_sin_to_cos": False}],
-    "down_block_types": [{"down_block_types": ("AttnDownBlock2D", "DownBlock2D")}],
+    "down_block_types": [
+        {"down_block_types": ("AttnDownBlock2D", "DownBlock2D")},
+        {"down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D")},
+    ],
     "mid_block_type": [{"mid_block_type": None}],
-    "up_block_types": [{"up_block_types": ("UpBlock2D", "AttnUpBlock2D")}],
+    "up_block_types": [
+        {"up_block_types": ("UpBlock2D", "AttnUpBlock2D")},
+        {"up_block_types": ("ResnetUpsampleBlock2D", "UpBlock2D")},
+    ],
     "block_out_channels": [{"block_out_channels": (24, 48), "attention_head_dim": 12}],
     "layers_per_block": [{"layers_per_block": 1}, {"layers_per_block": 3}],
     "mid_block_scale_factor": [{"mid_block_scale_factor": 1.7}],
     "downsample_padding": [{"downsample_padding": 0}],
+    "downsample_type": [{"downsample_type": "resnet", "down_block_types": ("AttnDownBlock2D", "DownBlock2D")}],
+    "upsample_type": [
+        {"upsample_type": "resnet"},
+        {"upsample_type": "resnet", "resnet_time_scale_shift": "scale_shift"},
+    ],
     "dropout": [{"dropout": 0.3}],
     "act_fn": [{"act_fn": name} for name in ("swish", "mish", "gelu", "relu", "SiLU")],
     "attention_head_dim": [{"attention_head_dim": 16}, {"attention_head_dim": None}],
@@ -44,12 +55,17 @@ HONOURED: dict[str, list[dict[str, Any]]] = {
         {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4},
     ],
     "add_attention": [{"add_attention": False}],
+    "class_embed_type": [
+        {"class_embed_type": "timestep"},
+        {"class_embed_type": "timestep", "time_embedding_type": "fourier"},
+        {"class_embed_type": "identity"},
+    ],
     "num_class_embeds": [{"num_class_embeds": 5}],
 }
 REFUSED: dict[str, list[dict[str, Any]]] = {
-    "downsample_type": [{"downsample_type": "resnet"}],
-    "upsample_type": [{"upsample_type": "resnet"}],
-    "class_embed_type": [{"class_embed_type": "timestep"}, {"class_embed_type": "identity"}],
+    "downsample_type": [{"downsample_type": "mean"}],
+    "upsample_type": [{"upsample_type": "mean"}],
+    "class_embed_type": [{"class_embed_type": "projection"}],
     "resnet_time_scale_shift": [{"resnet_time_scale_shift": "spatial"}],
     "time_embedding_type": [{"time_embedding_type": "sinusoid"}, {"time_embedding_type": "learned"}],
     "down_block_types": [
@@ -82,7 +98,11 @@ def test_equal_weights_give_equal_outputs(change: dict[str, Any]) -> None:
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(3, config["in_channels"], 8, 16)
     time = torch.tensor([1.0, 250.0, 499.0])
-    labels = torch.tensor([0, 4, 2]) if "num_class_embeds" in config else None
+    labels = {
+        "timestep": torch.tensor([1.0, 40.0, 980.0]),
+        "identity": torch.randn(3, 4 * config["block_out_channels"][0]),
+        None: torch.tensor([0, 4, 2]) if "num_class_embeds" in config else None,
+    }[config.get("class_embed_type")]
     asked = time.long() if config.get("time_embedding_type") == "learned" else time
     with torch.no_grad():
         difference = (theirs(x, asked, labels).sample - ours(x, time, labels)).abs().max()

@@ -7,7 +7,7 @@ Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, append
 Dhariwal, Nichol. Diffusion Models Beat GANs on Image Synthesis. NeurIPS 2021 (scale-shift normalisation).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,10 +68,16 @@ def activate(activation: nn.Module, x: Tensor) -> Tensor:
 
 
 class ResnetBlock(nn.Module):
-    """x + conv(act(norm(conv(act(norm(x))) + time))); without the time for a style that has none."""
+    """x + conv(act(norm(conv(act(norm(x))) + time))), without the time for a style that has none.
 
-    def __init__(self, in_channels: int, out_channels: int, style: BlockStyle) -> None:
+    `resize` is done to x and to its first activation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, style: BlockStyle, resize: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__()
+        self.resize = resize
         self.norm1 = nn.GroupNorm(style.groups, in_channels, style.eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         if style.time_channels is not None:
@@ -86,7 +92,10 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x of shape (B, C, H, W), time of shape (B, time_channels)."""
-        hidden = self.conv1(activate(self.activation, self.norm1(x)))
+        hidden = activate(self.activation, self.norm1(x))
+        if self.resize is not None:
+            x, hidden = self.resize(x), self.resize(hidden)
+        hidden = self.conv1(hidden)
         if time is None:
             hidden = self.norm2(hidden)
         else:
@@ -128,6 +137,16 @@ class Attention(nn.Module):
         out = self.to_out[0](mixed).transpose(1, 2).reshape(batch, channels, height, width)
         total: Tensor = x + out
         return total if self.output_scale == 1 else total / self.output_scale
+
+
+def halved(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C, H/2, W/2), by means of two by two places."""
+    return F.avg_pool2d(x, 2)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C, 2 H, 2 W), each place four times."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class Downsample(nn.Module):
@@ -192,7 +211,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """A level of the encoder."""
+    """A level of the encoder; it is halved by a convolution, or inside a residual block."""
 
     def __init__(
         self,
@@ -203,9 +222,15 @@ class DownLevel(Level):
         halve: bool,
         padding: int,
         readers: Sequence[nn.Module] = (),
+        residual: bool = False,
     ) -> None:
         super().__init__(channels, style, attend=attend, readers=readers)
-        self.downsamplers = nn.ModuleList([Downsample(channels[-1][1], padding)]) if halve else None
+        made = channels[-1][1]
+        self.downsamplers: nn.ModuleList | None = None
+        if halve:
+            last = ResnetBlock(made, made, style, halved) if residual else Downsample(made, padding)
+            self.downsamplers = nn.ModuleList([last])
+        self.residual = residual
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """The level's last feature map, and every one it made for the way up."""
@@ -214,13 +239,13 @@ class DownLevel(Level):
             x = self.block(number, x, time, text)
             made.append(x)
         if self.downsamplers is not None:
-            x = self.downsamplers[0](x)
+            x = self.downsamplers[0](x, time) if self.residual else self.downsamplers[0](x)
             made.append(x)
         return x, made
 
 
 class UpLevel(Level):
-    """A level of the decoder."""
+    """A level of the decoder; it is doubled before a convolution, or inside a residual block."""
 
     def __init__(
         self,
@@ -230,16 +255,22 @@ class UpLevel(Level):
         attend: bool,
         double: bool,
         readers: Sequence[nn.Module] = (),
+        residual: bool = False,
     ) -> None:
         super().__init__(channels, style, attend=attend, readers=readers)
-        self.upsamplers = nn.ModuleList([Upsample(channels[-1][1])]) if double else None
+        made = channels[-1][1]
+        self.upsamplers: nn.ModuleList | None = None
+        if double:
+            self.upsamplers = nn.ModuleList([ResnetBlock(made, made, style, doubled) if residual else Upsample(made)])
+        self.residual = residual
 
     def forward(self, x: Tensor, kept: list[Tensor], time: Tensor, text: Tensor | None = None) -> Tensor:
         """Consumes the last feature maps of `kept`, and comes to the size of the one before them."""
         for number in range(len(self.resnets)):
             x = self.block(number, torch.cat([x, kept.pop()], dim=1), time, text)
         if self.upsamplers is not None:
-            x = self.upsamplers[0](x, tuple(kept[-1].shape[-2:]))
+            upsample, size = self.upsamplers[0], tuple(kept[-1].shape[-2:])
+            x = upsample(x, time) if self.residual else upsample(x, size)
         return x
 
 

@@ -8,7 +8,7 @@ Ronneberger, Fischer, Brox. U-Net. MICCAI 2015.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError, choose
 from neblina.nets.blocks import BlockStyle, DownLevel, Middle, UpLevel, activations
+from neblina.nets.configuration import read_config, write_config
 from neblina.nets.embeddings import LearnedSteps, RandomFourier, Sinusoidal, TimeMLP
 from neblina.nets.network import Network
 
-_DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True}  # name: does it attend?
-_UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
+_DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True, "ResnetDownsampleBlock2D": False}  # name: does it attend?
+_UP = {"UpBlock2D": False, "AttnUpBlock2D": True, "ResnetUpsampleBlock2D": False}
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,13 @@ class UNetConfig:
         center_input_sample: the input is 2 x − 1.
         time_embedding_type: positional, fourier (which also divides the output by the time) or learned.
         downsample_padding: of the halving convolutions; 0 adds a row and a column of zeros at the far side.
+        downsample_type, upsample_type: how levels that attend change their resolution: "conv", or inside a residual
+            block, "resnet". Without attention the type of block says it.
         attention_head_dim: channels of a head, None for one head.
         attn_norm_num_groups: groups before the middle's attention; None is norm_num_groups, or no normalisation
             where resnet_time_scale_shift is "scale_shift".
+        class_embed_type: None for a table of num_class_embeds rows; "timestep" for labels that are embedded like the
+            time; "identity" for labels that are embeddings.
         num_class_embeds: rows of the class embedding, the null class included; None for an unconditional network.
     """
 
@@ -85,15 +90,10 @@ class UNetConfig:
         choose("activation (act_fn)", self.act_fn.lower(), activations)
         choose("time_embedding_type", self.time_embedding_type, ("positional", "fourier", "learned"))
         choose("resnet_time_scale_shift", self.resnet_time_scale_shift, ("default", "scale_shift"))
-        for field, only in {
-            "downsample_type": "conv",
-            "upsample_type": "conv",
-            "class_embed_type": None,
-        }.items():
-            if getattr(self, field) != only:
-                raise SettingError(
-                    f"unet config: {field} = {getattr(self, field)!r} is not supported, only {only!r} is"
-                )
+        for field in ("downsample_type", "upsample_type"):
+            choose(field, getattr(self, field), ("conv", "resnet"))
+        if self.class_embed_type is not None:
+            choose("class_embed_type this network has", self.class_embed_type, ("timestep", "identity"))
         if self.mid_block_type not in ("UNetMidBlock2D", None):
             raise SettingError(f"unet config: mid_block_type = {self.mid_block_type!r} is not supported")
         levels = len(self.block_out_channels)
@@ -116,6 +116,11 @@ class UNetConfig:
                 )
         if self.sample_size is not None:
             self.check_size(*((self.sample_size,) * 2 if isinstance(self.sample_size, int) else self.sample_size))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels are read, be it from a table or as numbers."""
+        return self.class_embed_type is not None or self.num_class_embeds is not None
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse a resolution that cannot be halved once a level but the last.
@@ -157,18 +162,11 @@ class UNetConfig:
         Raises:
             SettingError: an unknown or unsupported field.
         """
-        given = {key: value for key, value in config.items() if not key.startswith("_")}
-        for key in given:
-            choose("field of a UNet2DModel config", key, (field.name for field in fields(cls)))
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
-        }
-        return cls(**plain)
+        return read_config(cls, "UNet2DModel", config)
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into config.json, with the class that diffusers opens it as."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {"_class_name": "UNet2DModel", **plain}
+        return write_config(self, "UNet2DModel")
 
 
 class UNet(Network):
@@ -190,8 +188,13 @@ class UNet(Network):
         )
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_proj = self._time_projection(config)
-        self.time_embedding = TimeMLP(widths[0] * (2 if config.time_embedding_type == "fourier" else 1), time_channels)
-        if config.num_class_embeds is not None:
+        waves = widths[0] * (2 if config.time_embedding_type == "fourier" else 1)
+        self.time_embedding = TimeMLP(waves, time_channels)
+        if config.class_embed_type == "timestep":
+            self.class_embedding: nn.Module = TimeMLP(waves, time_channels)
+        elif config.class_embed_type == "identity":
+            self.class_embedding = nn.Identity()
+        elif config.num_class_embeds is not None:
             self.class_embedding = nn.Embedding(config.num_class_embeds, time_channels)
         self.down_blocks = nn.ModuleList()
         for number, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
@@ -199,7 +202,14 @@ class UNet(Network):
             channels = [(given if layer == 0 else width, width) for layer in range(config.layers_per_block)]
             last = number == len(widths) - 1
             self.down_blocks.append(
-                DownLevel(channels, style, attend=_DOWN[kind], halve=not last, padding=config.downsample_padding)
+                DownLevel(
+                    channels,
+                    style,
+                    attend=_DOWN[kind],
+                    halve=not last,
+                    padding=config.downsample_padding,
+                    residual=config.downsample_type == "resnet" if _DOWN[kind] else kind == "ResnetDownsampleBlock2D",
+                )
             )
         self.mid_block = self._middle(config, style)
         self.up_blocks = nn.ModuleList()
@@ -211,7 +221,8 @@ class UNet(Network):
                 below = rising[max(number - 1, 0)] if layer == 0 else width
                 kept = rising[min(number + 1, len(widths) - 1)] if layer == config.layers_per_block else width
                 channels.append((below + kept, width))
-            self.up_blocks.append(UpLevel(channels, style, attend=_UP[kind], double=not last))
+            residual = config.upsample_type == "resnet" if _UP[kind] else kind == "ResnetUpsampleBlock2D"
+            self.up_blocks.append(UpLevel(channels, style, attend=_UP[kind], double=not last, residual=residual))
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
@@ -221,11 +232,12 @@ class UNet(Network):
         Args:
             x: shape (B, in_channels, H, W), H and W divisible by 2^(levels − 1).
             time: shape (B,), float32, in the unit of the clock it was trained with.
-            labels: rows of the class embedding, shape (B,); required if and only if there is one.
+            labels: rows of the class embedding, shape (B,), or what else class_embed_type reads; required if and only
+                if the network has one.
         Raises:
             SettingError: labels missing or not wanted, or a resolution that cannot be halved.
         """
-        conditional = self.config.num_class_embeds is not None
+        conditional = self.config.labelled
         if conditional != (labels is not None):
             raise SettingError("this network needs labels" if conditional else "this network takes no labels")
         self.config.check_size(*x.shape[-2:])
@@ -233,7 +245,10 @@ class UNet(Network):
             x = 2 * x - 1
         embedded = self.time_embedding(self.time_proj(time).to(x.dtype))
         if labels is not None:
-            embedded = embedded + self.class_embedding(labels)
+            if self.config.class_embed_type == "timestep":
+                labels = self.time_proj(labels)
+            told = labels if self.config.class_embed_type is None else labels.to(x.dtype)
+            embedded = embedded + self.class_embedding(told)
         x = self.conv_in(x)
         kept = [x]
         for level in self.down_blocks:
