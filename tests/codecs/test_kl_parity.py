@@ -217,8 +217,8 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         codec.decode(torch.zeros(4, 4, 4))
     with pytest.raises(SettingError, match="noise of shape"):
         codec.encode(torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 2, 4))
-    with pytest.raises(SettingError, match="tile = 8 pixels is too small"):
-        replace(codec, tile=8)
+    with pytest.raises(SettingError, match="tile = 7 pixels is too small"):
+        replace(codec, tile=7)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from neblina.core.errors import DivergenceError, SettingError
 
 Net = TypeVar("Net", bound=nn.Module)
 TILE = 1024  # a float32 decode of Stable Diffusion's autoencoder then stays under 4 GB (benchmarks/vae_memory.py)
-SHARED = 8  # neighbours share an eighth of a tile
+SHARED = 4  # neighbours share a quarter of a tile or more
 
 
 @dataclass(frozen=True)

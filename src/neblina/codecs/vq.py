@@ -1,0 +1,113 @@
+"""The codec of the first latent-diffusion models and of discrete diffusion: latents near the codes of a codebook.
+
+A Gaussian model diffuses the continuous latents z · scale, and decoding takes them to their nearest codes; a discrete
+model diffuses the numbers of the codes.
+
+Rombach et al. High-Resolution Image Synthesis with Latent Diffusion Models. CVPR 2022, section 3.1 (VQ-reg.).
+Gu et al. Vector Quantized Diffusion Model for Text-to-Image Synthesis. CVPR 2022.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from neblina.codecs.running import TILE, Frame
+from neblina.core.errors import SettingError
+from neblina.nets.vq_autoencoder import VQAutoencoder
+
+
+@dataclass(frozen=True)
+class VQCodec:
+    """An autoencoder with a codebook.
+
+    Attributes:
+        net: the network; float16 runs in float32 where its configuration says force_upcast.
+        quantise: whether decoding takes latents to their nearest codes (diffusers' force_not_quantize is the opposite).
+        tile: side in pixels of the largest square that is coded as one piece; what is larger is coded in tiles.
+            None: never.
+    """
+
+    net: VQAutoencoder
+    quantise: bool = True
+    tile: int | None = TILE
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts the configuration.
+
+        Raises:
+            SettingError: a tile that is too small; or not quantising where what is decoded are numbers of codes.
+        """
+        _ = self.frame
+        if not self.quantise and self.net.config.lookup_from_codebook:
+            raise SettingError(
+                "this autoencoder's lookup_from_codebook says that it decodes numbers of codes where it does not "
+                "quantise: use decode_codes, or quantise"
+            )
+
+    @property
+    def frame(self) -> Frame:
+        """How the network is run."""
+        config = self.net.config
+        return Frame(config.factor, config.code_channels, config.in_channels, self.tile, config.force_upcast)
+
+    @property
+    def factor(self) -> int:
+        return self.net.config.factor
+
+    @property
+    def channels(self) -> int:
+        return self.net.config.code_channels
+
+    @property
+    def picture_channels(self) -> int:
+        return self.net.config.in_channels
+
+    def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
+        """As `Codec.encode`; there is no distribution to draw from, so noise changes nothing.
+
+        Raises:
+            SettingError: pictures of a shape that does not fit.
+            DivergenceError: latents that are not finite.
+        """
+        return self.frame.encode(self.net, VQAutoencoder.encode, pictures) * self.net.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """As `Codec.decode`.
+
+        Raises:
+            SettingError: latents of a shape that does not fit.
+            DivergenceError: pictures that are not finite.
+        """
+        half = VQAutoencoder.decode if self.quantise else VQAutoencoder.decode_codes
+        return self.frame.decode(self.net, half, latents.float() / self.net.config.scaling_factor)
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """As `Codec.preview`: half the resolution, a quarter of the cost."""
+        return self.decode(F.avg_pool2d(latents.float(), 2, ceil_mode=True))
+
+    def codes(self, pictures: Tensor) -> Tensor:
+        """Numbers of the codes nearest to the pictures' latents, shape (B, H / factor, W / factor).
+
+        Raises:
+            SettingError: pictures of a shape that does not fit.
+            DivergenceError: latents that are not finite.
+        """
+        latents = self.frame.encode(self.net, VQAutoencoder.encode, pictures)
+        return self.net.quantize.nearest(latents.to(self.net.quantize.embedding.weight))
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Pictures of codes by number, shape (B, h, w).
+
+        Raises:
+            SettingError: codes that there are not, or of a shape that does not fit.
+            DivergenceError: pictures that are not finite.
+        """
+        entries = self.net.config.num_vq_embeddings
+        if codes.ndim != 3:
+            raise SettingError(f"numbers of codes have shape (B, height, width), not {tuple(codes.shape)}")
+        wrong = codes[(codes < 0) | (codes >= entries)]
+        if len(wrong):
+            raise SettingError(f"code {int(wrong[0])} is not in a codebook of 0 … {entries - 1}")
+        latents = self.net.quantize.look_up(codes.to(self.net.quantize.embedding.weight.device))
+        return self.frame.decode(self.net, VQAutoencoder.decode_codes, latents)
