@@ -166,7 +166,7 @@ def test_a_missing_folder_and_a_wrong_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         load_tokenizer(tmp_path / "none")
     (tmp_path / "vocabulary.txt.gz").write_bytes(gzip.compress(b"version\na b\n"))
-    with pytest.raises(CheckpointError, match="1 merges|2 merges"):
+    with pytest.raises(CheckpointError, match="is not CLIP's vocabulary"):
         load_tokenizer(tmp_path / "vocabulary.txt.gz")
     (tmp_path / "vocabulary.txt.gz").write_bytes(gzip.compress(b"version\na b\n")[:-9])
     with pytest.raises(CheckpointError, match="damaged"):
