@@ -1,5 +1,6 @@
 """Small text encoders as transformers makes and saves them, and the tokenizers they go with."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ def clip_config(**changes: Any) -> CLIPTextConfig:
     return CLIPTextConfig(**{**sizes, **ends, "projection_dim": 16, **changes})
 
 
-def loud(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+def loud(make: Callable[[], Any], seed: int) -> Any:
     """Weights large enough that every part of the network shows in its output, the norms' included."""
     torch.manual_seed(seed)
+    model = make()
     for value in model.parameters():
         value.data = value.data + torch.randn_like(value) * 0.2
     return model.eval()
@@ -65,7 +67,7 @@ def loud(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 def clip(place: Path, seed: int = 0, projected: bool = False, pad: str = STOP, **changes: Any) -> tuple[Any, Any]:
     """transformers' model and tokenizer, saved in `place/text_encoder` and `place/tokenizer`."""
-    model = loud((CLIPTextModelWithProjection if projected else CLIPTextModel)(clip_config(**changes)), seed)
+    model = loud(lambda: (CLIPTextModelWithProjection if projected else CLIPTextModel)(clip_config(**changes)), seed)
     model.save_pretrained(place / "text_encoder")
     return model, clip_tokenizer(place / "tokenizer", pad)
 

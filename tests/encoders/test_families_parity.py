@@ -238,7 +238,7 @@ def test_latent_diffusion_reads_what_diffusers_reads(tmp_path: Path, unet: Any, 
 
     tokenizer = bert_tokenizer(tmp_path / "tokenizer", model_max_length=512)
     sizes = {"d_model": 16, "encoder_layers": 2, "encoder_ffn_dim": 24, "encoder_attention_heads": 3, "head_dim": 4}
-    model = loud(LDMBertModel(LDMBertConfig(vocab_size=len(tokenizer), **sizes)), 0)
+    model = loud(lambda: LDMBertModel(LDMBertConfig(vocab_size=len(tokenizer), **sizes)), 0)
     model.save_pretrained(tmp_path / "text_encoder")
     read: list[torch.Tensor] = []
     unet.register_forward_pre_hook(lambda _, args, named: read.append(named["encoder_hidden_states"]), with_kwargs=True)

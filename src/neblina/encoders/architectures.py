@@ -94,6 +94,7 @@ class Architecture:
 
 
 def _clip_config(config: Mapping[str, Any]) -> Any:
+    from transformers.activations import ACT2FN
     from transformers.models.clip.configuration_clip import CLIPTextConfig
 
     given = {key: value for key, value in config.items() if not key.startswith("_")}
@@ -101,10 +102,14 @@ def _clip_config(config: Mapping[str, Any]) -> Any:
         choose("field of a CLIPTextModel config", key, (*_CLIP_FIELDS, *_CLIP_IDLE))
     if isinstance(given.get("eos_token_id"), list):
         raise SettingError(f"CLIPTextModel config: eos_token_id = {given['eos_token_id']} is a list; give one token")
-    return CLIPTextConfig(
-        # None keeps transformers from warning that its defaults lie beyond a small vocabulary
-        **{"bos_token_id": None, "pad_token_id": None, **{key: given[key] for key in _CLIP_FIELDS if key in given}}
-    )
+    if "hidden_act" in given:
+        choose("activation (hidden_act)", given["hidden_act"], ACT2FN)
+    # None keeps transformers from warning that its defaults lie beyond a small vocabulary
+    read = {"bos_token_id": None, "pad_token_id": None} | {key: given[key] for key in _CLIP_FIELDS if key in given}
+    try:
+        return CLIPTextConfig(**read)
+    except Exception as error:  # what it raises has no base of its own
+        raise SettingError(f"CLIPTextModel config: {' '.join(str(error).split())}") from error
 
 
 def _clip(config: Mapping[str, Any]) -> nn.Module:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ def make_text_encoder(
         architecture = ARCHITECTURES[choose("text encoder (architectures)", _named(config, what), ARCHITECTURES)]
         with torch.device("meta"):
             net = architecture.build(config)
-    except (SettingError, TypeError, ValueError) as error:
+    except (SettingError, TypeError) as error:
         raise CheckpointError(f"{what}: {error}") from error
     _fill(net, architecture, weights, what, dtype, torch.device(device))
     width, positions, layers, rows = (int(config_of(net)[name]) for name in architecture.sizes)
@@ -203,6 +204,8 @@ def _read(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
         if place.exists():
             loaded: dict[str, Tensor] = torch.load(place, map_location=device, weights_only=True)
             return loaded
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except UnpicklingError as error:  # torch's own message tells how to run the code
+        raise CheckpointError(f"{place} holds more than tensors, and could run code; it is not read") from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
     raise CheckpointError(f"{folder} holds no weights: {WEIGHTS} is missing")
