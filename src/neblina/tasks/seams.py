@@ -181,7 +181,7 @@ def _conjugate_gradients(grid: _Grid, levels: list[_Grid], force: Tensor) -> Ten
     before = torch.ones(len(force), 1, 1, dtype=force.dtype)
     for number in range(_MOST_CYCLES):
         error = _cycle(levels, residual.float()).double()
-        if float(error.abs().max()) < _ACCURACY:
+        if float(error.abs().max()) < _ACCURACY / 4:
             return x + error
         now = product(residual, error)
         share = torch.where(before > 0, now / before.clamp(min=1e-300), 0.0) if number else torch.zeros_like(now)
