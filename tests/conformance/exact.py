@@ -1,12 +1,15 @@
 """What the suites share: every schedule, the widths of targets, and a mixture."""
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from neblina.core.conditions import Condition
+from neblina.core.posterior import Gaussian
+from neblina.core.shapes import expand
 from neblina.denoisers.oracles import MixtureDenoiser
+from neblina.evaluation.laws import WalkNoise
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule, schedules
 from neblina.processes.tables import Betas, Linear
@@ -42,27 +45,33 @@ def mixture(process: GaussianProcess) -> MixtureDenoiser:
     )
 
 
-@dataclass
-class Drawn:
-    """Noise for statistics: one generator for the whole batch, and a Brownian path for all of it."""
+@dataclass(frozen=True)
+class Correlated:
+    """The exact denoiser of N(m, C): m + α C (α² C + σ²)⁻¹ (x − α m), over the entries of a sample."""
 
-    generator: torch.Generator
-    path: dict[float, Tensor] = field(default_factory=dict)
+    process: GaussianProcess
+    mean: Tensor
+    covariance: Tensor
+    calls: list[int] = field(default_factory=list)
+
+    def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
+        self.calls.append(len(x))
+        flat, schedule = x.flatten(1), self.process.schedule
+        alpha, sigma = expand(schedule.alpha(t), flat), expand(schedule.sigma(t), flat)
+        values, axes = torch.linalg.eigh(self.covariance)
+        gain = alpha * values / (alpha**2 * values + sigma**2)
+        return Gaussian((self.mean + (((flat - alpha * self.mean) @ axes) * gain) @ axes.T).reshape(x.shape))
+
+
+@dataclass
+class Drawn(WalkNoise):
+    """Noise for statistics: one generator for the whole batch."""
+
+    generator: torch.Generator = field(default_factory=torch.Generator)
 
     def __call__(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
 
-    def between(self, like: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        a, b = float(start[0]), float(end[0])
-        if b <= a:
-            return torch.zeros_like(like)
-        for place in (b, a):
-            if place not in self.path:
-                last = min(self.path, default=place)
-                before = self.path.get(last, torch.zeros_like(like))
-                self.path[place] = before - math.sqrt(last - place) * self(like) if last > place else before
-        return (self.path[b] - self.path[a]) / math.sqrt(b - a)
-
 
 def drawn(seed: int) -> Drawn:
-    return Drawn(torch.Generator().manual_seed(seed))
+    return Drawn(generator=torch.Generator().manual_seed(seed))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from exact import SCHEDULES, mixture, resolvable
+from exact import SCHEDULES, Correlated, mixture, resolvable
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import DivergenceError, SettingError
@@ -21,21 +21,6 @@ from neblina.processes.schedules import Schedule
 from neblina.processes.tables import ScaledLinear
 
 BIT = math.log(2)
-
-
-@dataclass(frozen=True)
-class Correlated:
-    """The exact denoiser of N(mean, covariance)."""
-
-    process: GaussianProcess
-    mean: torch.Tensor
-    covariance: torch.Tensor
-
-    def posterior(self, x: torch.Tensor, t: torch.Tensor, condition: Condition) -> Gaussian:
-        values, axes = torch.linalg.eigh(self.covariance)
-        alpha, sigma = (one[:, None] for one in (self.process.schedule.alpha(t), self.process.schedule.sigma(t)))
-        gain = alpha * values / (alpha**2 * values + sigma**2)
-        return Gaussian(self.mean + (((x - alpha * self.mean) @ axes) * gain) @ axes.T)
 
 
 @dataclass(frozen=True)

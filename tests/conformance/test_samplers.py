@@ -9,7 +9,7 @@ from exact import SCHEDULES, drawn, mixture, resolvable
 from torch import Tensor
 
 from neblina.core.conditions import Condition
-from neblina.core.noise import SampleNoise
+from neblina.core.noise import SampleNoise, Silence
 from neblina.core.plan import conditional
 from neblina.core.posterior import Gaussian
 from neblina.denoisers.oracles import MixtureDenoiser, dataset_denoiser, gaussian_denoiser
@@ -253,17 +253,39 @@ def test_every_grid_falls_from_noise_to_data_on_every_schedule(grid: str, schedu
 
 
 @every()
-def test_every_schedule_is_walked_to_finite_samples(sampler: Sampler, schedule: Schedule) -> None:
+def test_every_schedule_is_walked_to_the_data_s_moments(sampler: Sampler, schedule: Schedule) -> None:
+    """The mean; and the width within 40 %, 30 % of a first order and 5 % of a higher one, after 24 steps."""
     process = GaussianProcess(schedule)
     if sampler.finite_sde and not bool(schedule.diffusion(torch.ones(1, dtype=torch.float64)).isfinite()):
         pytest.skip("refused: the reverse SDE is infinite at t = 1")
-    plan = exact_plan(sampler, gaussian_denoiser(process, 0.2, 0.5))
-    for grid in (sampler.grid, "uniform", "karras"):
+    if sampler.finite_sde and schedule.name == "cosine":
+        pytest.skip("Euler-Maruyama in t is no method for it: its last step has β = 0.999")
+    noise = drawn(1)
+    x = process.prior(noise(torch.empty(64, 32, dtype=torch.float64)))
+    plan = exact_plan(sampler, gaussian_denoiser(process, 0.2, 0.5, (32,)))
+    made = sample(sampler(process, x, make_grid(sampler.grid, schedule, 24), noise=noise), plan)
+    bound = STIFF.get(sampler.name, ({0: 0.4, 1: 0.3}.get(sampler.order, 0.05),))[0]
+    assert float(made.mean()) == pytest.approx(0.2, abs=0.05)
+    assert float(made.std()) == pytest.approx(0.5, rel=bound)
+
+
+@every()
+def test_coarse_walks_are_finite_on_every_schedule(sampler: Sampler, schedule: Schedule) -> None:
+    process = GaussianProcess(schedule)
+    if sampler.finite_sde and not bool(schedule.diffusion(torch.ones(1, dtype=torch.float64)).isfinite()):
+        pytest.skip("refused: the reverse SDE is infinite at t = 1")
+    denoiser = gaussian_denoiser(process, 0.2, 0.5)
+    plan = exact_plan(sampler, denoiser)
+    for grid in ("uniform", "karras"):
         for steps in (1, 2, 7):
             times = make_grid(grid, schedule, steps)
             noise = SampleNoise(1, range(2))
             x = process.prior(noise(torch.empty(2, 1, dtype=torch.float64)))
-            assert bool(sample(sampler(process, x, times, noise=noise), plan).isfinite().all()), (grid, steps)
+            made = sample(sampler(process, x, times, noise=noise), plan)
+            assert bool(made.isfinite().all()), (grid, steps)
+            if steps == 1 and stepping(sampler) and not sampler.stochastic:
+                belief = denoiser.posterior(x, times[:1].expand(2), Condition())
+                assert torch.allclose(made, belief.mean, atol=1e-9), "a single step to clean data is the belief"
 
 
 @every()
@@ -310,30 +332,17 @@ def test_no_step_reads_a_tensor_back_to_the_cpu(sampler: Sampler) -> None:
         def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
             return Gaussian(x / 2, variance_fraction=torch.full_like(x, 0.5))
 
-    class Silent:
-        def __call__(self, like: Tensor) -> Tensor:
-            return torch.zeros_like(like)
-
-        def between(self, like: Tensor, start: Tensor, end: Tensor) -> Tensor:
-            return torch.zeros_like(like)
-
     x = torch.zeros(2, 3, 4, 4, device="meta")
     grid = make_grid(sampler.grid, VPROCESS.schedule, 12)
-    made = sample(sampler(VPROCESS, x, grid, noise=Silent()), conditional(Nowhere(), Condition()))
+    made = sample(sampler(VPROCESS, x, grid, noise=Silence()), conditional(Nowhere(), Condition()))
     assert made.shape == x.shape
     assert made.device.type == "meta"
 
 
-@every()
-def test_two_names_of_one_map_give_the_same_samples(sampler: Sampler) -> None:
-    plan = exact_plan(sampler, mixture(VPROCESS))
-    grid = make_grid("log_snr", VPROCESS.schedule, 5)
-    results = []
-    for name in sampler.names:
-        noise = SampleNoise(1, range(3))
-        x = noise(torch.empty(3, 1, dtype=torch.float64))
-        results.append(sample(samplers[name](VPROCESS, x, grid, noise=noise), plan))
-    assert all(torch.equal(one, results[0]) for one in results)
+def test_several_names_of_a_sampler_are_only_those_that_are_derived_here() -> None:
+    """By the three tests below, none of which asks the table what it calls the same."""
+    several = {entry.names for entry in DISTINCT.values() if len(entry.names) > 1}
+    assert several == {("ddim", "euler", "dpmpp_1"), ("ddpm", "euler_ancestral")}
 
 
 def test_euler_on_the_probability_flow_ode_is_ddim() -> None:
@@ -348,6 +357,35 @@ def test_euler_on_the_probability_flow_ode_is_ddim() -> None:
         scaled = x / (1 - t)
         belief = denoiser.posterior(x, t.expand(5), Condition()).mean
         x = (scaled + (k_s - k_t) * (scaled - belief) / k_t) * (1 - s)
+    assert torch.allclose(by_sampler, x, atol=1e-12)
+
+
+def test_the_first_order_of_dpm_solver_plus_plus_is_ddim() -> None:
+    """Lu et al. 2022b, eq. 9: x_s = (σ_s/σ_t) x − α_s (e^(−h) − 1) x̂_0, h the step in half the log-SNR."""
+    schedule, denoiser = VPROCESS.schedule, mixture(VPROCESS)
+    grid = torch.tensor([0.9, 0.7, 0.4, 0.2, 0.1], dtype=torch.float64)
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    by_sampler = sample(samplers["dpmpp_1"](VPROCESS, x, grid, noise=BasisNoise()), conditional(denoiser, Condition()))
+    for t, s in pairwise(grid):
+        h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
+        belief = denoiser.posterior(x, t.expand(5), Condition()).mean
+        x = schedule.sigma(s) / schedule.sigma(t) * x - schedule.alpha(s) * torch.expm1(-h) * belief
+    assert torch.allclose(by_sampler, x, atol=1e-12)
+
+
+def test_ancestral_euler_is_ddpm() -> None:
+    """k-diffusion, in x̄ = x/α and k = σ/α: Euler's step to k_down, then noise of k_up, k_down² + k_up² = k_s²."""
+    schedule, denoiser = VPROCESS.schedule, mixture(VPROCESS)
+    grid = torch.tensor([0.9, 0.7, 0.4, 0.2, 0.1], dtype=torch.float64)
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    walk = samplers["euler_ancestral"](VPROCESS, x, grid, noise=SampleNoise(1, range(5)))
+    by_sampler, noise = sample(walk, conditional(denoiser, Condition())), SampleNoise(1, range(5))
+    for t, s in pairwise(grid):
+        k_t, k_s = (schedule.sigma(time) / schedule.alpha(time) for time in (t, s))
+        up = k_s / k_t * (k_t**2 - k_s**2).sqrt()
+        down = (k_s**2 - up**2).sqrt()
+        scaled, belief = x / schedule.alpha(t), denoiser.posterior(x, t.expand(5), Condition()).mean
+        x = (scaled + (down - k_t) * (scaled - belief) / k_t + up * noise(x)) * schedule.alpha(s)
     assert torch.allclose(by_sampler, x, atol=1e-12)
 
 

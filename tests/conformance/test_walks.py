@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from exact import SCHEDULES, drawn, mixture
+from exact import SCHEDULES, Correlated, drawn, mixture
 from torch import Tensor
 
 from neblina.core.conditions import Condition
@@ -21,7 +21,7 @@ from neblina.processes.grids import make_grid, truncate
 from neblina.processes.tables import Linear
 from neblina.samplers import samplers
 from neblina.samplers.ancestral import ddim_invert
-from neblina.samplers.drive import sample
+from neblina.samplers.drive import Step, sample
 
 VPROCESS = GaussianProcess(VP())
 
@@ -153,23 +153,10 @@ def test_a_model_of_one_schedule_is_sampled_on_another(trained: str, sampled: st
     assert torch.allclose(*walks, atol=1e-8)
 
 
-@dataclass(frozen=True)
-class Correlated:
-    """The exact denoiser of a correlated normal in two dimensions."""
-
-    process: GaussianProcess
-    covariance: Tensor
-
-    def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
-        alpha, sigma = float(self.process.schedule.alpha(t[:1])), float(self.process.schedule.sigma(t[:1]))
-        total = alpha**2 * self.covariance + sigma**2 * torch.eye(2, dtype=torch.float64)
-        return Gaussian(alpha * x @ torch.linalg.solve(total, self.covariance))
-
-
 def test_repaint_fills_in_what_the_known_part_says_and_better_the_more_it_repeats() -> None:
     """x_2 given x_1 = 1 under correlation 0.9: mean 0.9, variance 0.19."""
     covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
-    plan = conditional(Correlated(VPROCESS, covariance), Condition())
+    plan = conditional(Correlated(VPROCESS, torch.zeros(2).double(), covariance), Condition())
     count, mask = 4000, torch.tensor([1.0, 0.0], dtype=torch.float64)
     known = torch.ones(count, 2, dtype=torch.float64)
     grid = make_grid("log_snr", VPROCESS.schedule, 40)
@@ -250,8 +237,16 @@ def test_a_walk_stopped_early_believes_something_about_every_sample() -> None:
     x = torch.tensor([[0.1], [2.5], [-1.0]], dtype=torch.float64)
     grid = torch.tensor([[0.95, 0.3, 0.9], [0.05, 0.25, 0.1]], dtype=torch.float64)
     walk = samplers["adaptive"](VPROCESS, x, grid, tolerance=1e-6)
-    stopped = sample(walk, conditional(mixture(VPROCESS), Condition()), on_step=lambda step: len(step.query.x) < 3)
-    assert stopped.shape == x.shape
+    believed = torch.full_like(x, torch.nan)
+
+    def remember(step: Step) -> bool:
+        rows = slice(None) if step.query.rows is None else step.query.rows
+        believed[rows] = step.posterior.mean
+        return len(step.query.x) < 3
+
+    stopped = sample(walk, conditional(mixture(VPROCESS), Condition()), on_step=remember)
+    assert bool(believed.isfinite().all())
+    assert torch.equal(stopped, believed)
 
 
 def test_times_that_rise_or_leave_the_interval_are_refused() -> None:

@@ -1,9 +1,10 @@
 """Inverse problems: on Gaussian data the conditional is known, so each guess at the likelihood can be held to it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from exact import Correlated
 from torch import Tensor
 
 from neblina.core.conditions import Condition
@@ -11,7 +12,6 @@ from neblina.core.errors import SettingError
 from neblina.core.noise import SampleNoise
 from neblina.core.plan import Plan, Query, answer, conditional, evaluate
 from neblina.core.posterior import Gaussian
-from neblina.core.shapes import expand
 from neblina.guidance.inverse import moment_matched, posterior_sampled
 from neblina.guidance.operators import AveragePool, Mask, Operator
 from neblina.guidance.registry import guidances
@@ -30,35 +30,15 @@ KNOWN = torch.arange(16).reshape(4, 4) % 3 == 0
 OPERATORS = [AveragePool(2), Mask(KNOWN)]
 
 
-@dataclass(frozen=True)
-class CorrelatedDenoiser:
-    """The exact denoiser of N(m, C): m + α C (α² C + σ²)⁻¹ (x − α m), over the pixels of a picture."""
-
-    process: GaussianProcess
-    mean: Tensor
-    covariance: Tensor
-    calls: list[int] = field(default_factory=list)
-
-    def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
-        self.calls.append(len(x))
-        alpha, sigma = (
-            expand(one, x.flatten(1)) for one in (self.process.schedule.alpha(t), self.process.schedule.sigma(t))
-        )
-        values, vectors = torch.linalg.eigh(self.covariance)
-        offset = (x.flatten(1) - alpha * self.mean) @ vectors
-        gain = alpha * values / (alpha**2 * values + sigma**2)
-        return Gaussian((self.mean + (gain * offset) @ vectors.T).reshape(x.shape))
-
-
-def smooth_pictures(process: GaussianProcess) -> CorrelatedDenoiser:
+def smooth_pictures(process: GaussianProcess) -> Correlated:
     """Gaussian pictures whose neighbouring pixels are alike."""
     rows = torch.arange(16) // 4
     columns = torch.arange(16) % 4
     distance = (rows[:, None] - rows).abs() + (columns[:, None] - columns).abs()
-    return CorrelatedDenoiser(process, torch.linspace(-1, 1, 16, dtype=torch.float64), 0.5 * 0.7 ** distance.double())
+    return Correlated(process, torch.linspace(-1, 1, 16, dtype=torch.float64), 0.5 * 0.7 ** distance.double())
 
 
-def conditioned(prior: CorrelatedDenoiser, operator: Operator, y: Tensor, noise: float) -> CorrelatedDenoiser:
+def conditioned(prior: Correlated, operator: Operator, y: Tensor, noise: float) -> Correlated:
     """The exact denoiser of the same data given one y = A x_0 + noise."""
     a = operator(torch.eye(16, dtype=torch.float64).reshape(16, *SHAPE)).flatten(1).T
     gain = (
@@ -67,7 +47,7 @@ def conditioned(prior: CorrelatedDenoiser, operator: Operator, y: Tensor, noise:
         @ torch.linalg.inv(a @ prior.covariance @ a.T + noise**2 * torch.eye(len(a), dtype=torch.float64))
     )
     mean = prior.mean + gain @ (y.flatten() - a @ prior.mean)
-    return CorrelatedDenoiser(prior.process, mean, prior.covariance - gain @ a @ prior.covariance)
+    return Correlated(prior.process, mean, prior.covariance - gain @ a @ prior.covariance)
 
 
 def measured(operator: Operator) -> Tensor:

@@ -39,23 +39,47 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        {"guidance_interval": (0.5, 5.0)},
-        {"guidance_rescale": 0.7},
-        {"threshold": 0.9},
-        {"autoguidance": model_of(seed=5)},
-        {"classifier": classifier_of(), "classifier_scale": 500.0},
-    ],
-    ids=lambda option: next(iter(option)),
-)
-def test_every_option_changes_the_pictures(option: dict[str, Any]) -> None:
-    model = model_of()
-    plain = model.generate(labels=[0, 1], guidance=3.0)
-    made = model.generate(labels=[0, 1], guidance=3.0, **option)
-    assert bool(made.isfinite().all())
-    assert not torch.allclose(made, plain, atol=1e-3)
+def pictures(**given: Any) -> torch.Tensor:
+    return model_of().generate(**{"labels": [0, 1], "n": 8, **given})
+
+
+def test_guidance_between_two_levels_leads_less_far_from_the_unguided_pictures() -> None:
+    unguided, guided = pictures(), pictures(guidance=3.0)
+    within = pictures(guidance=3.0, guidance_interval=(0.5, 5.0))
+    assert 0.01 < float((within - unguided).norm() / (guided - unguided).norm()) < 0.9
+
+
+def test_rescaling_brings_back_the_unguided_spread() -> None:
+    """Exactly so in a single step, whose picture is the belief."""
+    spreads = [
+        pictures(steps=1, **given).flatten(1).std(1)
+        for given in ({}, {"guidance": 3.0}, {"guidance": 3.0, "guidance_rescale": 1.0})
+    ]
+    assert torch.allclose(spreads[2], spreads[0], rtol=1e-4)
+    assert not torch.allclose(spreads[1], spreads[0], rtol=1e-2)
+
+
+def test_thresholding_ends_in_the_data_s_range() -> None:
+    assert float(pictures(guidance=3.0).abs().max()) > 1.1
+    assert float(pictures(guidance=3.0, threshold=0.9).abs().max()) <= 1
+
+
+def test_autoguidance_by_the_model_itself_is_none() -> None:
+    assert torch.allclose(pictures(guidance=3.0, autoguidance=model_of()), pictures(), atol=1e-4)
+    assert not torch.allclose(pictures(guidance=3.0, autoguidance=model_of(seed=5)), pictures(), atol=1e-2)
+
+
+def test_a_classifier_leads_to_pictures_that_it_is_surer_of() -> None:
+    classifier, labels = classifier_of(), torch.tensor([0, 1] * 4)
+    noisy = classifier.bundle.classifier()
+
+    def sureness(made: torch.Tensor) -> float:
+        near = torch.full((8,), 0.05, dtype=torch.float64)
+        return float(noisy.log_probabilities(made, near).gather(1, labels[:, None]).mean().detach())
+
+    plain, led = sureness(pictures()), sureness(pictures(classifier=classifier, classifier_scale=200.0))
+    against = sureness(pictures(classifier=classifier, classifier_scale=-200.0))
+    assert against < plain < led
 
 
 def test_outside_the_interval_the_null_is_not_asked(calls: list[int]) -> None:

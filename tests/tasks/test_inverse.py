@@ -1,6 +1,7 @@
 """Restoring pictures: the measurement is met, whatever the batch, and what does not fit is refused."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from models import small_bundle
 
 from neblina.core.errors import SettingError
-from neblina.guidance.operators import AveragePool, Mask
+from neblina.guidance.operators import AveragePool, Mask, Operator
+from neblina.nets.unet import UNet
 from neblina.tasks.inverse import restore
 from neblina.tasks.model import Model
 
@@ -33,6 +35,44 @@ def test_a_restored_picture_belongs_to_its_measurement_whatever_the_batch(method
     assert torch.allclose(one_by_one, at_once, atol=1e-3)
     other = restore(model, y.flip(0), operator, method=method, steps=4, seed=5)
     assert not torch.allclose(other, at_once, atol=1e-2)
+
+
+class Exact(torch.nn.Module):
+    """The exact network of pixels that are N(0, 0.5²), under straight lines: it predicts clean data."""
+
+    def __init__(self, net: UNet) -> None:
+        super().__init__()
+        self.config = net.config
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor, *rest: Any, **given: Any) -> torch.Tensor:
+        t = (time / 1000).reshape(-1, 1, 1, 1)
+        return x * (1 - t) * 0.25 / ((1 - t) ** 2 * 0.25 + t**2)
+
+
+def unsaid(x: torch.Tensor, operator: Operator) -> torch.Tensor:
+    """What a measurement leaves open of pictures."""
+    if isinstance(operator, Mask):
+        return x[..., ~HALF]
+    return x - operator(x).repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+@pytest.mark.parametrize("operator", [AveragePool(2), Mask(HALF)], ids=["pooled", "masked"])
+@pytest.mark.parametrize("method", ["moment-matching", "posterior-sampling"])
+def test_the_measurement_is_met_and_what_it_leaves_open_is_what_it_would_have_been(
+    method: str, operator: Operator
+) -> None:
+    """White Gaussian pictures: what is measured of them says nothing about the rest."""
+    bundle = small_bundle(schedule="flow", parameterisation="x0")
+    model = Model(replace(bundle, net=Exact(bundle.net).eval()), CPU)
+    y = operator(0.5 * torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+    free = model.generate(n=16, sampler="ddpm", steps=50, seed=2)
+    made = restore(model, y, operator, method=method, steps=50, seed=2)
+    assert torch.allclose(unsaid(made, operator), unsaid(free, operator), atol=1e-4)
+    missed, by_chance = (operator(x) - operator.seen(y) for x in (made, free))
+    measured = by_chance != 0
+    assert float(missed[measured].square().mean().sqrt()) < 0.05  # the noise that moment matching takes it to have
+    assert float(by_chance[measured].square().mean().sqrt()) > 0.25
 
 
 def test_the_pixels_outside_a_mask_are_not_looked_at() -> None:

@@ -8,11 +8,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_main_process() -> bool:
-    """Whether this is the one that writes files and talks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def rank() -> int:
     """Which of them this is, from 0."""
     return int(os.environ.get("RANK", "0"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the one that writes files and talks."""
+    return rank() == 0

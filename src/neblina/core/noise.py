@@ -43,6 +43,16 @@ class Noise(Protocol):
         ...
 
 
+class Silence:
+    """No noise at all."""
+
+    def __call__(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like)
+
+    def between(self, like: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        return torch.zeros_like(like)
+
+
 def normal(seed: int, index: int, draw: int, shape: Sequence[int], *, stream: int = _DRAWS) -> Tensor:
     """One standard normal draw, shape `shape`, float32 on the CPU."""
     generator = np.random.Philox(

@@ -75,13 +75,11 @@ class NetworkClassifier(NoisyClassifier):
         net: called as net(x, time), x scaled to a standard deviation of about 1; returns scores, shape (B, K).
         process: that it was trained on.
         num_classes: K.
-        clock: how the network is told the time.
     """
 
     net: nn.Module
     process: GaussianProcess
     num_classes: int
-    clock: str = "time"
 
     def log_probabilities(self, x: Tensor, t: Tensor) -> Tensor:
         return self.scores(x, t).float().log_softmax(1)
@@ -91,6 +89,6 @@ class NetworkClassifier(NoisyClassifier):
         schedule = self.process.schedule
         scale = parameterisations["edm"].scale(schedule.alpha(t), schedule.sigma(t))
         dtype = next((parameter.dtype for parameter in self.net.parameters()), x.dtype)
-        time = clocks[self.clock](schedule, t).to(x.device, torch.float32, non_blocking=True)
+        time = clocks["time"](schedule, t).to(x.device, torch.float32, non_blocking=True)
         scores: Tensor = self.net((expand(scale, x) * x).to(dtype), time)
         return scores

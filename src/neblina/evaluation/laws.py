@@ -7,6 +7,7 @@ depend on norms or errors is sampled instead, many numbers at once.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,17 +25,14 @@ from neblina.samplers.registry import Sampler
 
 
 @dataclass
-class BasisNoise:
-    """The j-th draw is 1 in row j and 0 elsewhere; a Brownian path is made of such draws, latest time first."""
+class WalkNoise(ABC):
+    """Noise of a whole batch, and one Brownian path made of its draws, latest time first."""
 
-    draws: int = 0
     path: dict[float, Tensor] = field(default_factory=dict)
 
+    @abstractmethod
     def __call__(self, like: Tensor) -> Tensor:
-        self.draws += 1
-        noise = torch.zeros_like(like)
-        noise[self.draws] = 1
-        return noise
+        """The next draw, of a batch's shape."""
 
     def between(self, like: Tensor, start: Tensor, end: Tensor) -> Tensor:
         """Intervals of a walk from 1 to 0: a new one begins where a known one does, and reaches further down."""
@@ -47,6 +45,19 @@ class BasisNoise:
                 before = self.path.get(last, torch.zeros_like(like))
                 self.path[place] = before - math.sqrt(last - place) * self(like) if last > place else before
         return (self.path[b] - self.path[a]) / math.sqrt(b - a) if b > a else torch.zeros_like(like)
+
+
+@dataclass
+class BasisNoise(WalkNoise):
+    """The j-th draw is 1 in row j and 0 elsewhere."""
+
+    draws: int = 0
+
+    def __call__(self, like: Tensor) -> Tensor:
+        self.draws += 1
+        noise = torch.zeros_like(like)
+        noise[self.draws] = 1
+        return noise
 
 
 def exact_plan(sampler: Sampler, denoiser: Denoiser, condition: Condition | None = None) -> Plan:

@@ -96,14 +96,14 @@ def quadratic(schedule: Schedule, steps: int) -> Tensor:
 
 
 @register("karras")
-def karras(schedule: Schedule, steps: int, *, rho: float = 7.0) -> Tensor:
-    """k^(1/ρ) in equal steps from min(k(1), 80) to 0.002."""
+def karras(schedule: Schedule, steps: int) -> Tensor:
+    """k^(1/ρ), ρ = 7, in equal steps from min(k(1), 80) to 0.002."""
     first, last = _reachable(schedule, 80.0, 0.002)
     return _through(
         schedule,
         steps,
         first,
-        lambda u: torch.lerp(first ** (1 / rho) * _ONE, last ** (1 / rho) * _ONE, u) ** rho,
+        lambda u: torch.lerp(first ** (1 / _RHO) * _ONE, last ** (1 / _RHO) * _ONE, u) ** _RHO,
     )
 
 
@@ -129,6 +129,7 @@ grids.add(_even_in_log_snr(5.0, 0.01), "log_snr_short")  # for methods that walk
 grids.add(_even_in_log_snr(30.0, 0.008), "log_snr_long")  # for weights of equal steps
 
 
+_RHO = 7.0
 _ONE = torch.ones(1, dtype=torch.float64)
 
 

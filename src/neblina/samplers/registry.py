@@ -3,14 +3,14 @@
 import inspect
 import math
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError, choose
-from neblina.core.noise import Noise
+from neblina.core.noise import Noise, Silence
 from neblina.core.plan import Query
 from neblina.core.posterior import Posterior
 from neblina.core.registry import Registry
@@ -37,7 +37,6 @@ class Sampler:
         learned_variance: whether it needs a denoiser that learned its reverse variance.
         finite_sde: whether it needs a process whose drift and diffusion are finite at t = 1.
         bias: of an order 0, the most that its standard deviation is off by, relatively, however many steps; and why.
-        requires: the kind of process it walks on.
         grid: its default grid.
         settings: values of the function's settings that this name stands for.
     """
@@ -53,7 +52,6 @@ class Sampler:
     learned_variance: bool = False
     finite_sde: bool = False
     bias: tuple[float, str] | None = None
-    requires: type = GaussianProcess
     grid: str = "log_snr"
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -80,7 +78,7 @@ class Sampler:
             times = times[:, None].expand(-1, len(x))
         if not bool((times.diff(dim=0) <= 0).all() & (times >= 0).all() & (times <= 1).all()):
             raise SettingError("a grid of times falls from at most 1 to at least 0")
-        self.check(process, times[0])
+        self._check_process(process, times[0])
         for name, value in settings.items():
             choose(f"setting of {self.name}", name, self.choices)
             self._check_setting(name, value)
@@ -89,7 +87,7 @@ class Sampler:
             raise SettingError(
                 f"{self.name} draws noise on the way and was given none; pass noise=SampleNoise(seed, …)"
             )
-        return self.function(process, x, times, noise=noise or _Silence(), **given)
+        return self.function(process, x, times, noise=noise or Silence(), **given)
 
     def _check_setting(self, name: str, value: Any) -> None:
         kind = inspect.signature(self.function).parameters[name].annotation
@@ -108,15 +106,10 @@ class Sampler:
         """Names of the settings a user can give."""
         return tuple(name for name in inspect.signature(self.function).parameters if name not in _GIVEN)
 
-    def check(self, process: GaussianProcess, start: Tensor | None = None) -> None:
-        """Refuse a process that this sampler does not walk on from `start`, shape (B,); from noise when left out.
-
-        Raises:
-            SettingError: naming those that it does.
-        """
-        if not isinstance(process, self.requires):
-            raise SettingError(f"{self.name} walks on a {self.requires.__name__}, not a {type(process).__name__}")
-        if self.finite_sde and not _is_finite(process.schedule, _END if start is None else start):
+    def _check_process(self, process: object, start: Tensor) -> None:
+        if not isinstance(process, GaussianProcess):
+            raise SettingError(f"{self.name} walks on a GaussianProcess, not a {type(process).__name__}")
+        if self.finite_sde and not _is_finite(process.schedule, start):
             able = [name for name, kind in schedules.items() if name != "betas" and _is_finite(kind(), _END)]
             raise SettingError(
                 f"{self.name} integrates the reverse SDE, which the {process.schedule.name} schedule makes infinite at "
@@ -127,7 +120,7 @@ class Sampler:
         """How many answers a walk over times of shape (N + 1,) takes, by walking it; None if it decides on the way."""
         if self.adaptive:
             return None
-        walk = self(process, torch.zeros(1, 1), times, noise=_Silence(), **settings)
+        walk = self(process, torch.zeros(1, 1), times, noise=Silence(), **settings)
         count = 0
         try:
             query = next(walk)
@@ -136,14 +129,6 @@ class Sampler:
                 query = walk.send(Posterior(query.x, variance_fraction=torch.zeros_like(query.x)))
         except StopIteration:
             return count
-
-
-class _Silence:
-    def __call__(self, like: Tensor) -> Tensor:
-        return torch.zeros_like(like)
-
-    def between(self, like: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        return torch.zeros_like(like)
 
 
 _END = torch.ones(1, dtype=torch.float64)
@@ -156,44 +141,19 @@ def _is_finite(schedule: Schedule, t: Tensor) -> bool:
 _GIVEN = ("process", "x", "times", "noise")
 
 
-def register(
-    *names: str,
-    order: int,
-    source: str,
-    stochastic: bool = False,
-    adaptive: bool = False,
-    linear: bool = True,
-    learned_variance: bool = False,
-    finite_sde: bool = False,
-    bias: tuple[float, str] | None = None,
-    requires: type = GaussianProcess,
-    grid: str = "log_snr",
-    **settings: Any,
-) -> Callable[[Callable[..., Sampling]], Callable[..., Sampling]]:
+def register(*names: str, **given: Any) -> Callable[[Callable[..., Sampling]], Callable[..., Sampling]]:
     """Put a sampler in the table under one or more names: two names, one map.
 
     Args:
-        order … grid: what it claims, as in `Sampler`.
-        settings: values of the function's settings under these names.
+        given: what it claims (`order` and `source`, and any other attribute of `Sampler`); the rest are values of the
+            function's settings under these names.
     """
+    claims = {field.name: given.pop(field.name) for field in fields(Sampler) if field.name in given}
 
     def add(function: Callable[..., Sampling]) -> Callable[..., Sampling]:
-        entry = Sampler(
-            name=names[0],
-            names=names,
-            function=function,
-            order=order,
-            source=source,
-            stochastic=stochastic,
-            adaptive=adaptive,
-            linear=linear,
-            learned_variance=learned_variance,
-            finite_sde=finite_sde,
-            bias=bias,
-            requires=requires,
-            grid=grid,
-            settings=settings,
-        )
+        entry = Sampler(names[0], names, function, **claims, settings=given)
+        for name in given:
+            choose(f"setting of {entry.name}", name, entry.choices)
         samplers.add(entry, *names)
         return function
 

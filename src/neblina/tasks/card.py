@@ -1,18 +1,18 @@
 """The samplers' correctness card as a page: a table and a plot of error against evaluations."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from neblina.core.atomic import write_file
-from neblina.evaluation.card import EVALUATIONS, PROBLEMS, Row, measure_card
+from neblina.evaluation.card import EVALUATIONS, PROBLEMS, Row
 
 PEERS = "samplers-diffusers.json"
 
 
-def write_card(folder: Path, *, rows: Sequence[Row] | None = None, on_row: Callable[[str], None] | None = None) -> Path:
-    """Measure all samplers and write `samplers.json`, `samplers.md` and `images/samplers.png` into a folder.
+def write_card(folder: Path, rows: Sequence[Row]) -> Path:
+    """Write `samplers.json`, `samplers.md` and `images/samplers.png` of all samplers into a folder.
 
     If the folder holds `samplers-diffusers.json` (benchmarks/diffusers_card.py), its numbers stand beside ours.
 
@@ -21,7 +21,7 @@ def write_card(folder: Path, *, rows: Sequence[Row] | None = None, on_row: Calla
     Raises:
         StorageError: the disk is full or refuses.
     """
-    measured = [row.to_dict() for row in (rows or measure_card(on_row=on_row))]
+    measured = [row.to_dict() for row in rows]
     peers: list[dict[str, Any]] = []
     if (folder / PEERS).exists():
         peers = json.loads((folder / PEERS).read_text())
