@@ -148,7 +148,7 @@ def ldm(place: Path, codec: Any = None) -> Any:
     """The original latent-diffusion text-to-image: a BERT-like encoder."""
     tokenizer = bert_tokenizer(place / "tokenizer", model_max_length=77)
     sizes = {"d_model": 16, "encoder_layers": 2, "encoder_ffn_dim": 24, "encoder_attention_heads": 3, "head_dim": 4}
-    bert = loud(LDMBertModel(LDMBertConfig(vocab_size=len(tokenizer), **sizes)), 0)
+    bert = loud(lambda: LDMBertModel(LDMBertConfig(vocab_size=len(tokenizer), **sizes)), 0)
     return LDMTextToImagePipeline(codec or autoencoder(), bert, tokenizer, unet(), DDIMScheduler(**SD))
 
 

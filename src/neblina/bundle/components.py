@@ -16,14 +16,18 @@ from neblina.bundle.files import read_json, write_json
 from neblina.bundle.weights import STEM, WEIGHTS, empty_parameters, load_weights
 from neblina.codecs.codec import Codec
 from neblina.codecs.kl import KLCodec
+from neblina.codecs.tiny import TinyCodec
+from neblina.codecs.vq import VQCodec
 from neblina.core.errors import CheckpointError, SettingError
 from neblina.core.registry import Registry
 from neblina.core.tensors import save_tensors
 from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from neblina.nets.dit import DiT, DiTConfig
+from neblina.nets.tiny_autoencoder import AutoencoderTiny, AutoencoderTinyConfig
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.nets.unet_condition import UNetCondition
 from neblina.nets.unet_condition_config import UNetConditionConfig
+from neblina.nets.vq_autoencoder import VQAutoencoder, VQConfig
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ kinds.add(Kind(UNetConfig.from_dict, UNet), "UNet2DModel")
 kinds.add(Kind(UNetConditionConfig.from_dict, UNetCondition), "UNet2DConditionModel")
 kinds.add(Kind(DiTConfig.from_dict, DiT), "DiTTransformer2DModel", "Transformer2DModel")
 kinds.add(Kind(AutoencoderKLConfig.from_dict, AutoencoderKL, KLCodec), "AutoencoderKL")
+kinds.add(Kind(VQConfig.from_dict, VQAutoencoder, VQCodec), "VQModel")
+kinds.add(Kind(AutoencoderTinyConfig.from_dict, AutoencoderTiny, TinyCodec), "AutoencoderTiny")
 
 
 @dataclass(frozen=True)
