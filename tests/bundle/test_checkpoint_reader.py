@@ -4,6 +4,7 @@ import collections
 import contextlib
 import io
 import pickle
+import random
 import struct
 import sys
 import types
@@ -227,6 +228,25 @@ def test_a_file_that_was_cut_short_is_refused(zipped: bool, keep: float, tmp_pat
     place.write_bytes(place.read_bytes()[: int(place.stat().st_size * keep)])
     with pytest.raises(CheckpointError, match=r"a\.ckpt (cannot be read|is damaged)"):
         read_checkpoint(place)
+
+
+@pytest.mark.parametrize("zipped", ZIPPED)
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(zipped: bool, tmp_path: Path) -> None:
+    place, rng = tmp_path / "a.ckpt", random.Random(0)
+    content = {"state_dict": collections.OrderedDict(STATE), "more": [1, (2, {3}), None]}
+    torch.save(content, place, _use_new_zipfile_serialization=zipped)
+    whole = place.read_bytes()
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 3, 9])):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        place.write_bytes(damaged)
+        try:
+            read_checkpoint(place)
+        except CheckpointError:
+            refused += 1
+    assert refused > 30
 
 
 def described(storage_type: str = "FloatStorage", **changes: Any) -> bytes:

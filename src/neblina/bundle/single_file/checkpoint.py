@@ -19,6 +19,16 @@ from neblina.bundle.single_file.pickles import Described, Name, Stored, interpre
 from neblina.bundle.weights import read_tensors
 from neblina.core.errors import CheckpointError
 
+_DAMAGED = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    KeyError,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+)
 _MAGIC = 0x1950A86A20F9469CFC6C  # of torch before 1.6
 _TYPES = {
     "FloatStorage": torch.float32,
@@ -64,7 +74,7 @@ def read_checkpoint(place: Path) -> Checkpoint:
     try:
         content, load = _archive(place) if zipfile.is_zipfile(place) else _legacy(place)
         return _tensors_of(content, load)
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{place} cannot be read: {error}") from error
@@ -147,9 +157,12 @@ def _legacy(place: Path) -> tuple[Any, _Load]:
 
 def _storage(file: IO[bytes], width: int) -> torch.UntypedStorage:
     length = int.from_bytes(file.read(8), "little", signed=True) * width
-    data = bytearray(file.read(length)) if length > 0 else bytearray()
-    if len(data) != length:
+    here = file.tell()
+    left = file.seek(0, 2) - here
+    file.seek(here)
+    if not 0 <= length <= left:
         raise CheckpointError("a storage ends behind the file")
+    data = bytearray(file.read(length))
     content = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
     return content.untyped_storage()
 

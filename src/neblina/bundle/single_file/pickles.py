@@ -55,7 +55,7 @@ def interpret(file: IO[bytes]) -> Any:
     """
     try:
         return _Machine().run(_Bounded(file))
-    except (ValueError, IndexError, KeyError, TypeError, struct.error, RecursionError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
         raise CheckpointError(f"damaged or cut short: {str(error) or type(error).__name__}") from error
 
 

@@ -1,0 +1,101 @@
+"""Where a model lies: a folder or file on this machine, or a repository of the hub, which is downloaded once.
+
+Only what a model is built from is fetched: configurations, tokenizers, and the weights of one variant (safetensors,
+and the older .bin files where there are none). Without a network, what is in the hub's cache is used.
+"""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from neblina.bundle.weights import STEM
+from neblina.core.errors import CheckpointError, SettingError, StorageError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".json")
+_TEXTS = ["*.json", "*merges.txt", "*vocab.txt", "*.model"]
+_UNUSED = ["safety_checker/*", "feature_extractor/*", "*flax*", "*openvino*", "*.onnx"]
+
+
+def resolve(model: str | Path, *, revision: str | None = None, variant: str | None = None) -> Path:
+    """The folder or file of a model, downloaded if it has to be.
+
+    Args:
+        model: a path, or the id of a repository, owner/name.
+        revision: branch, tag or commit of a repository, None for its main branch.
+        variant: of the weights to download, such as "fp16".
+    Raises:
+        CheckpointError: nothing of that name is here or on the hub, it is gated, or the hub cannot be reached.
+        SettingError: a revision of something that lies on this machine.
+        StorageError: the disk is full.
+    """
+    place = Path(model).expanduser()
+    if place.exists():
+        if revision is not None:
+            raise SettingError(f"{model} lies on this machine: revision {revision!r} is of a repository on the hub")
+        return place
+    close = _neighbours(place)
+    if close or not _ID.fullmatch(str(model)) or place.suffix in _FILES:
+        hint = f"Did you mean {place.with_name(close[0])}?" if close else _what_is_there(place)
+        raise CheckpointError(f"{model} is not there. {hint}")
+    return _download(str(model), revision, variant)
+
+
+def _neighbours(place: Path) -> list[str]:
+    names = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+    return get_close_matches(place.name, names, n=1) or get_close_matches(place.stem, names, n=1)
+
+
+def _what_is_there(place: Path) -> str:
+    if place.parent.is_dir():
+        return "Give the path of a model's folder or file, or the id of one on the hub, as owner/name."
+    return f"There is no folder {place.parent}."
+
+
+def _download(name: str, revision: str | None, variant: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    client_error: type[Exception] = HfHubHTTPError.__bases__[0]  # of whatever the hub's client is made with
+    try:
+        patterns = [*_TEXTS, *_weights("safetensors", variant)]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=_UNUSED))
+        if not any(folder.rglob("*.safetensors")):
+            older = _weights("bin", variant)
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=older, ignore_patterns=_UNUSED))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{name} is gated: accept its licence at https://huggingface.co/{name}, then log in with: hf auth login"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{name} has no revision {revision!r}; see https://huggingface.co/{name}") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} is neither a path here nor a model on huggingface.co. If it is private, log in with: hf auth login"
+        ) from error
+    except HfHubHTTPError as error:
+        raise CheckpointError(f"{name} could not be downloaded: {error}") from error
+    except (LocalEntryNotFoundError, ConnectionError, client_error) as error:
+        raise CheckpointError(
+            f"{name} is neither a path here nor in the hub's cache, and huggingface.co cannot be reached. Where there "
+            f"is a network, run: hf download {name} --local-dir FOLDER; then bring FOLDER here and give its path, or "
+            f"copy the cache's folder models--{name.replace('/', '--')} into {HF_HUB_CACHE}"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{name} could not be downloaded to {HF_HUB_CACHE}: {error}") from error
+    return folder
+
+
+def _weights(kind: str, variant: str | None) -> list[str]:
+    """Patterns of one variant's files and shards, in any folder; an index is among the texts."""
+    between = f".{variant}" if variant else ""
+    stems = (STEM, "model" if kind == "safetensors" else "pytorch_model")
+    ends = (f"{between}.{kind}", f"{between}-*-of-*.{kind}")
+    return [f"{start}{stem}{end}" for stem in stems for end in ends for start in ("", "*/")]
