@@ -92,9 +92,11 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         write_card(aside, card)
 
 
-def load_bundle(folder: Path, opening: Opening | None = None) -> Bundle:
+def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | None = None) -> Bundle:
     """Read a folder that `save_bundle` wrote, or one of diffusers' pipelines that `pipelines` lists.
 
+    Args:
+        codec: in place of the folder's own.
     Raises:
         CheckpointError: a file is missing, cut short, or does not fit the configuration.
         SettingError: a configuration with a field or value that this package does not have.
@@ -108,7 +110,7 @@ def load_bundle(folder: Path, opening: Opening | None = None) -> Bundle:
         pipeline,
         {name: index[name] for name in pipeline.settings if name in index},
         _read_network(folder / pipeline.network, opening),
-        None if pipeline.codec is None else _read_codec(folder / pipeline.codec, opening),
+        codec if codec is not None or pipeline.codec is None else _read_codec(folder / pipeline.codec, opening),
         read_texts(folder, pipeline, index, opening),
         _small(folder),
         _kept(folder, index, pipeline),

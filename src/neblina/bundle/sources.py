@@ -41,6 +41,14 @@ def resolve(model: str | Path, *, revision: str | None = None, variant: str | No
     return _download(str(model), revision, variant)
 
 
+def cached_file(name: str, file: str) -> Path | None:
+    """A file of a repository that the hub's cache holds, None where it does not; nothing is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, file)
+    return Path(found) if isinstance(found, str) else None
+
+
 def _neighbours(place: Path) -> list[str]:
     names = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
     return get_close_matches(place.name, names, n=1) or get_close_matches(place.stem, names, n=1)

@@ -114,6 +114,19 @@ def clip_tokenizer(
     return make_tokenizer(files, "this vocabulary")
 
 
+def padded_with(tokenizer: Tokenizer, pad: str) -> Tokenizer:
+    """The same tokenizer with another padding token.
+
+    Raises:
+        CheckpointError: its vocabulary lacks it.
+    """
+    files = dict(tokenizer.files)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if name in files or name == "tokenizer_config.json":
+            files[name] = json.dumps({**json.loads(files.get(name, "{}")), "pad_token": pad}, indent=2)
+    return make_tokenizer(files, "this tokenizer")
+
+
 def published_vocabulary(place: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's vocabulary and merges from the file it was published with.
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.components import Opening
-from neblina.bundle.folder import load_bundle, save_bundle
+from neblina.bundle.folder import save_bundle
+from neblina.bundle.opening import open_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
 from neblina.data.files import Pixels
@@ -271,8 +272,12 @@ def load(
     dtype: str = "fp32",
     revision: str | None = None,
     variant: str | None = None,
+    prediction: str | None = None,
+    ema: bool = False,
+    tokenizer: str | Path | None = None,
+    vae: str | Path | None = None,
 ) -> Model:
-    """Open a model: a folder, ours or one that diffusers wrote, or a hub id, which is downloaded.
+    """Open a model: a folder, ours or one that diffusers wrote, a single file, or a hub id, which is downloaded.
 
     Args:
         model: where it is.
@@ -280,12 +285,14 @@ def load(
         dtype: fp32, bf16 or fp16: of the networks' weights and arithmetic. Posteriors stay float32.
         revision: branch, tag or commit of a hub id.
         variant: of the weight files, such as fp16.
+        prediction, ema, tokenizer, vae: as in `bundle.opening.open_bundle`.
     Raises:
         CheckpointError: a file is missing, cut short, or does not fit.
         SettingError: an unknown dtype, device or configuration field.
     """
-    chosen = _DTYPES[choose("dtype", dtype, _DTYPES)]
-    place = pick_device(device)
-    bundle = load_bundle(Path(model), Opening(variant, chosen, place))
+    opening = Opening(variant, _DTYPES[choose("dtype", dtype, _DTYPES)], pick_device(device))
+    bundle = open_bundle(
+        model, opening, revision=revision, prediction=prediction, ema=ema, tokenizer=tokenizer, vae=vae
+    )
     bundle.net.channels_last()
-    return Model(bundle, place)
+    return Model(bundle, torch.device(opening.device))

@@ -22,6 +22,7 @@ from neblina.core.errors import CheckpointError, SettingError, choose
 
 _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 _FIRST_STAGE = "first_stage_model."
+OPEN_CLIP_PAD = "!"
 _BASE_STEPS = 875_000  # after which Stable Diffusion 2's 512-pixel model, which predicts eps, was saved
 
 
@@ -33,11 +34,13 @@ class Component:
         library: that has its class: "diffusers", "transformers" or "neblina".
         config: as its `config.json` says.
         state: its weights under that class's names, mapped from the file; empty for a scheduler.
+        pad: the token that a text encoder's texts are padded with, None for its tokenizer's own.
     """
 
     library: str
     config: Mapping[str, Any]
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    pad: str | None = None
 
 
 @dataclass(frozen=True)
@@ -200,9 +203,10 @@ def _text_encoders(state: Mapping[str, Tensor], name: str) -> dict[str, Componen
         if not second:
             raise CheckpointError("its second text encoder is missing")
         pooled = read_open_clip(second, penultimate=False, pooled=True)
-        found["text_encoder_2"] = Component("transformers", *pooled)
+        found["text_encoder_2"] = Component("transformers", *pooled, OPEN_CLIP_PAD)
     elif opened:
-        found["text_encoder"] = Component("transformers", *read_open_clip(opened, penultimate=True, pooled=False))
+        read = read_open_clip(opened, penultimate=True, pooled=False)
+        found["text_encoder"] = Component("transformers", *read, OPEN_CLIP_PAD)
     elif plain:
         found["text_encoder"] = Component("transformers", *read_clip(plain))
     return found
