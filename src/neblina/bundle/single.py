@@ -8,6 +8,7 @@ from neblina.bundle.bundle import Bundle
 from neblina.bundle.components import Opening, build_module, kinds
 from neblina.bundle.folder import Parts, foreign_bundle
 from neblina.bundle.pipelines import Pipeline, pipelines
+from neblina.bundle.schedulers import read_scheduler
 from neblina.bundle.single_file.read import Component, SingleFile, read_single_file
 from neblina.bundle.sources import cached_file
 from neblina.bundle.texts import Texts, family_of
