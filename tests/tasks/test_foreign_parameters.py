@@ -1,6 +1,7 @@
 """What other programs say of a picture becomes our arguments or is told with a reason, never dropped."""
 
 import json
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from neblina.core.errors import DataError
+from neblina.encoders.weights import parse_weights
 from neblina.processes.grids import grids
 from neblina.samplers import samplers
 from neblina.tasks.attention_marks import from_a1111, from_comfyui
@@ -91,6 +93,12 @@ def test_a_picture_of_the_web_interface_is_read(tmp_path: Path) -> None:
         ("Steps: 20, Sampler: UniPC, Schedule type: SGM Uniform", {"sampler": "unipc", "grid": "uniform"}, set()),
         ("Steps: 20, Sampler: DPM++ 3M SDE Karras, RNG: CPU", {"grid": "karras"}, {"sampler", "RNG"}),
         ("Steps: 20, Sampler: LCM, Schedule type: Beta", {}, {"sampler", "schedule"}),
+        (
+            "Steps: 20, Sampler: DDIM, Schedule type: Karras, Eta: 0.5",
+            {"sampler": "ddim", "grid": "karras", "settings": {"eta": 0.5}},
+            set(),
+        ),
+        ("Steps: 20, Sampler: LMS Karras, Eta: 0.5", {"sampler": "lms", "grid": "karras"}, {"Eta"}),
         ("Steps: 20, Sampler: DDIM, CFG scale: 7", {"sampler": "ddim", "guidance": 7.0}, {"schedule"}),
         (
             "Steps: 20, Denoising strength: 0.7, Hires upscale: 2, Hires upscaler: Latent",
@@ -214,15 +222,57 @@ def test_loras_are_named_with_their_scales() -> None:
     assert marked.prompt == "x"
 
 
-def test_random_brackets_keep_their_letters_in_order() -> None:
+def weighed(prompt: str, *, square: bool) -> list[tuple[str, float]]:
+    """Their rules a second time, letter by letter: each letter with the product of the brackets that it stands in."""
+    letters: list[tuple[str, float]] = []
+    opened: dict[str, list[int]] = {"(": [], "[": []}
+
+    def close(bracket: str, factor: float) -> None:
+        start = opened[bracket].pop()
+        letters[start:] = [(letter, weight * factor) for letter, weight in letters[start:]]
+
+    place = 0
+    while place < len(prompt):
+        letter, number = prompt[place], re.match(r":\s*([+-]?(\d+\.?\d*|\.\d+))\s*\)", prompt[place:])
+        step = 1
+        if letter == "\\" and prompt[place + 1 : place + 2] in tuple("()[]\\" if square else "()\\"):
+            letters.append((prompt[place + 1], 1.0))
+            step = 2
+        elif letter == "(" or (letter == "[" and square):
+            opened[letter].append(len(letters))
+        elif letter == ")" and opened["("]:
+            close("(", 1.1)
+        elif letter == "]" and opened["["]:
+            close("[", 1 / 1.1)
+        elif number and opened["("]:
+            close("(", float(number[1]))
+            step = len(number[0])
+        else:
+            letters.append((letter, 1.0))
+        place += step
+    for bracket, factor in (("(", 1.1), ("[", 1 / 1.1)):
+        while opened[bracket]:
+            close(bracket, factor)
+    return letters
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_our_reader_of_prompts_finds_their_weights_on_their_letters(square: bool) -> None:
     random = Random(0)
-    for _ in range(2000):
-        theirs = "".join(random.choice("ab ()[]:\\1.2") for _ in range(random.randrange(24)))
-        for read in (from_a1111, from_comfyui):
-            ours = read(theirs).prompt
-            if read is from_comfyui or not read(theirs).unmapped:
-                letters = [letter for letter in theirs if letter in "ab"]
-                assert [letter for letter in ours if letter in "ab"] == letters
+    compared = 0
+    for _ in range(5000):
+        theirs = "".join(random.choice("ab ()[]:\\1.2") for _ in range(random.randrange(20)))
+        marked = (from_a1111 if square else from_comfyui)(theirs)
+        if marked.unmapped:
+            continue
+        ours = parse_weights(marked.prompt)
+        # a space may be set between a backslash and a bracket, and weighs nothing anywhere
+        found = [(letter, weight) for letter, weight in zip(ours.text, ours.weights, strict=True) if letter != " "]
+        wanted = [(letter, weight) for letter, weight in weighed(theirs, square=square) if letter != " "]
+        assert [letter for letter, _ in found] == [letter for letter, _ in wanted], theirs
+        assert [weight for _, weight in found] == pytest.approx([weight for _, weight in wanted], rel=1e-3), theirs
+        compared += 1
+    assert compared > 2000
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -186,6 +186,10 @@ def test_another_programs_texts_do_not_disturb_ours(tmp_path: Path) -> None:
     texts.add_text("workflow", "{}")
     Image.fromarray(PIXELS).save(tmp_path / "a.png", pnginfo=texts)
     assert read_provenance(tmp_path / "a.png") == MADE
+    plain = png({})
+    behind = chunk(b"tEXt", b"neblina\0" + json.dumps(GOOD).encode())
+    (tmp_path / "b.png").write_bytes(plain[:-12] + behind + plain[-12:])  # before the last chunk, after the pixels
+    assert read_provenance(tmp_path / "b.png") == MADE
 
 
 def save_with_little_room(place: Path, room: int, outcome: Any) -> None:

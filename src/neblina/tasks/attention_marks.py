@@ -100,8 +100,12 @@ def _repeated(pattern: re.Pattern[str], change: Any, text: str) -> str:
 
 
 def _explicit(prompt: str, *, square: bool) -> str:
-    stretches = _stretches(prompt, square=square)
-    return "".join(_written(text, weight) for text, weight in stretches)
+    written = ""
+    for text, weight in _stretches(prompt, square=square):
+        mark = _written(text, weight)
+        # a backslash that is text would make text of the bracket behind it
+        written += " " + mark if written.endswith("\\") and mark.startswith("(") else mark
+    return written
 
 
 def _stretches(prompt: str, *, square: bool) -> list[tuple[str, float]]:

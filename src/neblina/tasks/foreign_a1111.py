@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from neblina.samplers import samplers
 from neblina.tasks.attention_marks import from_a1111
 from neblina.tasks.foreign_parts import (
     GRIDS,
@@ -125,6 +126,10 @@ def _sampler(fields: dict[str, str], arguments: dict[str, Any], unmapped: list[U
         sampler, why = find_sampler(name)
         if sampler is not None:
             arguments["sampler"] = sampler
+            if "Eta" in fields and "eta" in samplers[sampler].choices:
+                settings: dict[str, Any] = {}
+                _number("Eta", fields.pop("Eta"), "eta", float, settings, unmapped)
+                arguments |= {"settings": settings} if settings else {}
         if why is not None:
             unmapped.append(why)
         if grid == "Automatic":

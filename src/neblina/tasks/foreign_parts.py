@@ -77,7 +77,7 @@ _OTHERS = {
     "restart": "the sampler restart walks other stretches again",
     "dpmadaptive": "the sampler adaptive is another method that chooses its steps",
 }
-# simple and SGM uniform are even steps of the discrete time that end at noise
+# simple and SGM uniform are even steps of the discrete time from noise on, to within one of the schedule's steps
 GRIDS = {"karras": "karras", "simple": "trailing", "sgmuniform": "uniform"}
 
 

@@ -171,6 +171,8 @@ def _chunk(place: Path) -> str:
         with Image.open(place) as picture:
             if picture.format != "PNG":
                 raise DataError(f"{place} is a {picture.format}; how a picture was made is kept in PNG files only")
+            if CHUNK not in picture.info:
+                picture.load()  # another program may have put it behind the pixels
             text = picture.info.get(CHUNK)
     except DataError:
         raise

@@ -91,8 +91,13 @@ class _Grid:
     step: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """L x of x that is 0 but on free cells, shape (C, H, W); 0 elsewhere too."""
-        return self.neighbours * x - self.free * _beside(x)
+        """L x on the free cells, of x that is 0 elsewhere, shape (C, H, W); what stands elsewhere means nothing."""
+        result = self.neighbours * x
+        result[:, :-1] -= x[:, 1:]
+        result[:, 1:] -= x[:, :-1]
+        result[:, :, :-1] -= x[:, :, 1:]
+        result[:, :, 1:] -= x[:, :, :-1]
+        return result
 
 
 def _grid(free: Tensor, known: Tensor) -> _Grid:
@@ -137,7 +142,7 @@ def _cycle(levels: list[_Grid], residual: Tensor) -> Tensor:
     for _ in range(_SWEEPS - 1):
         error.addcmul_(grid.step, residual - grid.apply(error))
     if len(levels) > 1:
-        coarse = _cycle(levels[1:], _spread_back(residual - grid.apply(error)))
+        coarse = _cycle(levels[1:], _spread_back(grid.free * (residual - grid.apply(error))))
         error.addcmul_(grid.free, _spread(coarse))
     for _ in range(_SWEEPS):
         error.addcmul_(grid.step, residual - grid.apply(error))
