@@ -193,6 +193,10 @@ def spoilt(value: float) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.
     [
         (without("layers.1.mlp.fc1.bias"), "lack encoder.layers.1.mlp.fc1.bias"),
         (lambda state: state | {"extra.weight": torch.zeros(2)}, "hold extra.weight"),
+        (
+            lambda state: state | {"text_model.final_layer_norm.bias": state["final_layer_norm.bias"] + 1},
+            "final_layer_norm.bias twice",
+        ),
         (lambda state: state | {"final_layer_norm.bias": torch.zeros(3)}, r"final_layer_norm.bias has shape \(3,\)"),
         (spoilt(float("nan")), "final_layer_norm.bias holds values that are not finite"),
         (spoilt(float("inf")), "final_layer_norm.bias holds values that are not finite"),
@@ -396,5 +400,15 @@ def test_nothing_heavy_is_imported_before_it_is_used(tmp_path: Path) -> None:
         "from neblina.encoders.tokens import load_tokenizer;"
         f"load_tokenizer(Path({str(tmp_path)!r}));"
         "assert 'transformers' not in sys.modules and 'diffusers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_encoder_of_latent_diffusion_is_built_without_torchs_compiler(tmp_path: Path) -> None:
+    ldm_bert(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from neblina.encoders.text import load_text_encoder;"
+        f"load_text_encoder(Path({str(tmp_path)!r}) / 'text_encoder', Path({str(tmp_path)!r}) / 'tokenizer');"
+        "assert 'transformers' not in sys.modules and 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

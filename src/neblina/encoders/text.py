@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from neblina.core.errors import CheckpointError, SettingError, choose
 from neblina.core.tensors import save_tensors
@@ -107,7 +108,7 @@ def make_text_encoder(
     """
     try:
         architecture = ARCHITECTURES[choose("text encoder (architectures)", _named(config, what), ARCHITECTURES)]
-        with torch.device("meta"):
+        with torch.device("meta"), _Uninitialised():
             net = architecture.build(config)
     except (SettingError, TypeError) as error:
         raise CheckpointError(f"{what}: {error}") from error
@@ -141,6 +142,18 @@ def config_of(net: nn.Module) -> Mapping[str, Any]:
     return vars(net.config)
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Inside, torch.nn.init leaves parameters as they are: on the meta device `normal_` alone imports torch._dynamo."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return named["tensor"] if "tensor" in named else args[0]
+        return func(*args, **named)
+
+
 def _named(config: Mapping[str, Any], what: str) -> str:
     named = config.get("architectures")
     if not isinstance(named, list) or not named:
@@ -163,6 +176,9 @@ def _fill(
     for plain in given:
         if plain not in own and not plain.endswith("position_ids"):  # old files store 0, 1, 2, … under this name
             raise CheckpointError(f"{what}: the weights hold {given[plain]}, which the configuration has no place for")
+    for name in weights:
+        if given[architecture.plain(name)] != name:
+            raise CheckpointError(f"{what}: the weights hold {name} twice, as {given[architecture.plain(name)]} too")
     state = {}
     for plain, name in own.items():
         if plain not in given:
