@@ -16,7 +16,9 @@ from neblina.codecs.tiles import in_tiles
 from neblina.core.errors import DivergenceError, SettingError
 
 Net = TypeVar("Net", bound=nn.Module)
-TILE = 1024  # a float32 decode of Stable Diffusion's autoencoder then stays under 4 GB (benchmarks/vae_memory.py)
+TILE = (
+    1024  # Stable Diffusion's autoencoder: one piece takes what diffusers takes, tiles less (benchmarks/vae_memory.py)
+)
 SHARED = 4  # neighbours share a quarter of a tile or more
 
 
