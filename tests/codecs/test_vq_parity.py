@@ -2,6 +2,7 @@
 name."""
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,6 +134,16 @@ def test_unknown_fields_are_refused_with_the_closest_name() -> None:
 def test_diffusers_opens_the_configuration_that_is_written() -> None:
     config = VQConfig(**SMALL, vq_embed_dim=6, mid_block_add_attention=False, act_fn="mish")
     assert VQConfig.from_dict(Theirs.from_config(config.to_dict()).config) == config
+
+
+@torch.no_grad()
+def test_the_pipeline_that_enlarges_diffuses_latents_as_they_are() -> None:
+    """LDMSuperResolutionPipeline decodes what its network made without dividing by the scaling factor."""
+    theirs, codec = both({})
+    pictures, latents = inputs(codec)
+    plain = replace(codec, scaled=False)
+    assert close(plain.decode(latents), theirs.decode(latents).sample)
+    assert close(plain.encode(pictures), theirs.encode(pictures).latents)
 
 
 @torch.no_grad()

@@ -16,7 +16,9 @@ from neblina.codecs.tiles import in_tiles
 from neblina.core.errors import DivergenceError, SettingError
 
 Net = TypeVar("Net", bound=nn.Module)
-TILE = 1024  # a float32 decode of Stable Diffusion's autoencoder then stays under 4 GB (benchmarks/vae_memory.py)
+TILE = (
+    1024  # Stable Diffusion's autoencoder: one piece takes what diffusers takes, tiles less (benchmarks/vae_memory.py)
+)
 SHARED = 4  # neighbours share a quarter of a tile or more
 
 
@@ -59,7 +61,7 @@ class Frame:
         """
         _check(pictures, self.picture_channels, "pictures")
         height, width = pictures.shape[-2:]
-        if height % self.factor or width % self.factor or not height or not width:
+        if height % self.factor or width % self.factor:
             raise SettingError(
                 f"this autoencoder reads pictures whose sides are multiples of {self.factor}, and {width}x{height} is "
                 "none: crop or resize them"
@@ -110,7 +112,7 @@ class Frame:
 
 
 def _check(x: Tensor, channels: int, what: str) -> None:
-    if x.ndim != 4 or x.shape[1] != channels:
+    if x.ndim != 4 or x.shape[1] != channels or not x.numel():
         raise SettingError(
             f"this autoencoder takes {what} of shape (B, {channels}, height, width), not {tuple(x.shape)}"
         )

@@ -7,7 +7,7 @@ Boer Bohan. TAESD: Tiny AutoEncoder for Stable Diffusion. github.com/madebyollin
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neblina.core.errors import SettingError, choose
 from neblina.nets.blocks import activations
+from neblina.nets.configuration import read_config, write_config
 
 UPSAMPLINGS = ("nearest", "nearest-exact", "bilinear", "bicubic", "area")
 REACH = 3.0  # latents are decoded from within ± this
@@ -99,19 +100,11 @@ class AutoencoderTinyConfig:
         Raises:
             SettingError: an unknown or unsupported field.
         """
-        given = {key: value for key, value in config.items() if not key.startswith("_")}
-        for key in given:
-            choose("field of an AutoencoderTiny config", key, (field.name for field in fields(cls)))
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
-        }
-        return cls(**plain)
+        return read_config(cls, "AutoencoderTiny", config)
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into config.json, with the class that diffusers opens it as."""
-        whole = {**asdict(self), "block_out_channels": self.decoder_block_out_channels}
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in whole.items()}
-        return {"_class_name": "AutoencoderTiny", **plain}
+        return write_config(replace(self, block_out_channels=self.decoder_block_out_channels), "AutoencoderTiny")
 
 
 class TinyBlock(nn.Module):

@@ -8,14 +8,15 @@ Esser, Rombach, Ommer. Taming Transformers for High-Resolution Image Synthesis. 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neblina.core.errors import SettingError, choose
+from neblina.core.errors import SettingError
 from neblina.nets.autoencoder_halves import PictureDecoder, PictureEncoder, check_halves
+from neblina.nets.configuration import read_config, write_config
 
 ROWS = 4096  # latents that are compared with the codebook at once, so that the distances take little memory
 
@@ -84,18 +85,11 @@ class VQConfig:
         Raises:
             SettingError: an unknown or unsupported field.
         """
-        given = {key: value for key, value in config.items() if not key.startswith("_")}
-        for key in given:
-            choose("field of a VQModel config", key, (field.name for field in fields(cls)))
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
-        }
-        return cls(**plain)
+        return read_config(cls, "VQModel", config)
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into config.json, with the class that diffusers opens it as."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {"_class_name": "VQModel", **plain}
+        return write_config(self, "VQModel")
 
 
 class Codebook(nn.Module):
