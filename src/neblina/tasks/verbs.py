@@ -1,0 +1,162 @@
+"""What can be asked of a model, by name and with plain values: what commands, a picture's recipe and a server share.
+
+A verb takes a model, the settings of sampling and its own arguments, all JSON values; files are given by their paths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from neblina.core.errors import SettingError
+from neblina.core.registry import Registry
+from neblina.data.pictures import to_float, to_uint8
+from neblina.data.sources import open_pictures
+from neblina.tasks.asked import Labels
+from neblina.tasks.model import Model
+from neblina.tasks.photos import Photo, read_photo, resize
+
+Settings = Mapping[str, Any]
+Prompt = str | list[str] | None
+verbs: Registry[Callable[..., Tensor]] = Registry("verb")
+FILES = ("photo", "mask", "start")  # arguments that are paths of pictures
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+def generate(
+    model: Model,
+    settings: Settings,
+    *,
+    prompt: Prompt = None,
+    labels: Labels | None = None,
+    size: str | None = None,
+    start: str | None = None,
+    t_start: float = 1.0,
+    t_end: float = 0.0,
+) -> Tensor:
+    """Pictures from words or classes; arguments as in `Model.generate`, `size` as 768x512, `start` a path."""
+    pixels = None if size is None else read_size(size)
+    begin = None
+    if start is not None:
+        channels, height, width = model.shape
+        if pixels not in (None, (height, width)):
+            raise SettingError("pictures to start from are read at the model's own size: leave size out")
+        given, _ = open_pictures(start, resolution=height, channels=channels)
+        begin = to_float(given.read(range(len(given))))
+        if len(begin) > 1:
+            settings = {"n": len(begin), **{name: value for name, value in settings.items() if value is not None}}
+    made = model.generate(prompt, labels=labels, size=pixels, start=begin, t_start=t_start, t_end=t_end, **settings)
+    return to_uint8(made)
+
+
+def edit(
+    model: Model,
+    settings: Settings,
+    *,
+    photo: str,
+    prompt: Prompt = None,
+    labels: Labels | None = None,
+    strength: float = 0.6,
+    method: str = "noise",
+    source: str = "",
+    size: str | None = None,
+    background: str | None = None,
+) -> Tensor:
+    """A photo changed; arguments as in `tasks.edit.edit`."""
+    opened = _photo(model, photo, size, background)
+    return model.edit(opened, prompt, labels=labels, strength=strength, method=method, source=source, **settings)
+
+
+def inpaint(
+    model: Model,
+    settings: Settings,
+    *,
+    photo: str,
+    mask: str,
+    prompt: Prompt = None,
+    labels: Labels | None = None,
+    strength: float = 1.0,
+    soften: int = 0,
+    background: str | None = None,
+) -> Tensor:
+    """The inside of a mask made anew; arguments as in `tasks.inpaint.inpaint`."""
+    opened = _photo(model, photo, None, background)
+    return model.inpaint(opened, mask, prompt, labels=labels, strength=strength, soften=soften, **settings)
+
+
+def outpaint(
+    model: Model,
+    settings: Settings,
+    *,
+    photo: str,
+    prompt: Prompt = None,
+    labels: Labels | None = None,
+    left: int = 0,
+    right: int = 0,
+    top: int = 0,
+    bottom: int = 0,
+    background: str | None = None,
+) -> Tensor:
+    """A photo extended past its borders; arguments as in `tasks.inpaint.outpaint`."""
+    opened = _photo(model, photo, None, background)
+    return model.outpaint(opened, prompt, labels=labels, left=left, right=right, top=top, bottom=bottom, **settings)
+
+
+def upscale(
+    model: Model,
+    settings: Settings,
+    *,
+    photo: str,
+    prompt: Prompt = None,
+    factor: int = 4,
+    noise_level: int | None = None,
+    strength: float | None = None,
+    background: str | None = None,
+) -> Tensor:
+    """A photo enlarged; arguments as in `tasks.upscale.upscale`."""
+    opened = read_photo(photo, background=background)
+    return model.upscale(opened, prompt, factor=factor, noise_level=noise_level, strength=strength, **settings)
+
+
+for _verb in (generate, edit, inpaint, outpaint, upscale):
+    verbs.add(_verb, _verb.__name__)
+
+
+def read_size(size: str) -> tuple[int, int]:
+    """(height, width) of what is written as width x height, such as 768x512.
+
+    Raises:
+        SettingError: anything else.
+    """
+    found = _SIZE.fullmatch(size)
+    if found is None:
+        raise SettingError(f"size {size!r} is not width x height in pixels, such as 768x512")
+    return int(found[2]), int(found[1])
+
+
+# a photo much larger than what a model knows takes hours, and shows its subject many times over
+_LARGEST = 8
+
+
+def _photo(model: Model, photo: str, size: str | None, background: str | None) -> Photo:
+    """A photo at its own size, or at the one that is asked for.
+
+    Raises:
+        SettingError: it is many times as large as the model's own pictures.
+    """
+    opened = read_photo(Path(photo), background=background)
+    if size is not None:
+        return resize(opened, read_size(size))
+    _, height, width = model.shape
+    (tall, wide), share = opened.size, (height * width / (opened.size[0] * opened.size[1])) ** 0.5
+    if share**2 < 1 / _LARGEST:
+        near = f"{round(wide * share)}x{round(tall * share)}"
+        raise SettingError(
+            f"{photo} is {wide}x{tall}, {1 / share**2:.0f} times the {width}x{height} that this model was trained on: "
+            f"make it smaller first (edit takes --size {near})"
+        )
+    return opened
