@@ -1,26 +1,25 @@
 """`neblina info`: what is known about a model."""
 
 import json
-from pathlib import Path
 
 from neblina.cli.progress import console
 
 
-def info(model: Path, /, *, as_json: bool = False) -> None:
-    """Say what is known about a model: its network, its process, what it was trained with, what it was measured at.
+def info(subject: str, /, *, as_json: bool = False) -> None:
+    """Say what is known about a model (its parts, its process, what it was measured at) or how a picture was made.
 
     Parameters
     ----------
-    model
-        A model folder.
+    subject
+        A model's folder or file, or a picture: of this program, or with AUTOMATIC1111's or ComfyUI's parameters.
     as_json
         One JSON object instead of a table.
     """
     from rich.table import Table
 
-    from neblina.tasks.model import load
+    from neblina.tasks.describing import describe
 
-    facts = load(model, device="cpu").describe()
+    facts = describe(subject)
     if as_json:
         print(json.dumps(facts, indent=2))
         return

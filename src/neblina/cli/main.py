@@ -15,11 +15,16 @@ app = App(
 )
 app.command("neblina.cli.demo:demo", name="demo", help="Train on handwritten digits, generate, measure: see it work.")
 app.command("neblina.cli.train:train", name="train", help="Train a model from a recipe or from a folder of pictures.")
-app.command("neblina.cli.generate:generate", name="generate", help="Make pictures with a trained model.")
+app.command("neblina.cli.generate:generate", name="generate", help="Make pictures from words or classes.")
+app.command("neblina.cli.edit:edit", name="edit", help="Change a photo as words say.")
+app.command("neblina.cli.inpaint:inpaint", name="inpaint", help="Make part of a photo anew.")
+app.command("neblina.cli.outpaint:outpaint", name="outpaint", help="Extend a photo past its borders.")
+app.command("neblina.cli.upscale:upscale", name="upscale", help="Enlarge a photo.")
+app.command("neblina.cli.reproduce:reproduce", name="reproduce", help="Make a picture again from its own recipe.")
 app.command("neblina.cli.samplers:samplers", name="samplers", help="List the samplers, or measure them: --card.")
 app.command("neblina.cli.average:average", name="average", help="Choose the length of a run's weight average.")
 app.command("neblina.cli.evaluate:evaluate", name="evaluate", help="Measure a model on pictures it never saw.")
-app.command("neblina.cli.info:info", name="info", help="Say what is known about a model.")
+app.command("neblina.cli.info:info", name="info", help="Say what is known about a model or a picture.")
 
 
 def run() -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.components import Opening
 from neblina.bundle.folder import save_bundle
+from neblina.bundle.lora.fuse import Fused, fuse
+from neblina.bundle.lora.read import read_lora
 from neblina.bundle.opening import open_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
@@ -49,6 +51,17 @@ class Model:
         _, height, width = self.bundle.latent_shape
         factor = self.bundle.codec.factor
         return self.bundle.codec.picture_channels, height * factor, width * factor
+
+    def add_loras(self, loras: Sequence[tuple[str | Path, float]]) -> Fused:
+        """Add LoRA files to the weights, all at once; `.remove()` of what is returned takes them away bit for bit.
+
+        Args:
+            loras: files, or folders that diffusers saved one in, and how much of each: 0 is none, 1 the whole.
+        Raises:
+            CheckpointError: a file that cannot be read or does not fit the model.
+            SettingError: there are some already, or an amount that is not finite.
+        """
+        return fuse(self.bundle.modules, [(read_lora(Path(place)), float(amount)) for place, amount in loras])
 
     def save(self, folder: str | Path) -> None:
         """Write the model as a folder that diffusers also opens.
@@ -276,6 +289,7 @@ def load(
     ema: bool = False,
     tokenizer: str | Path | None = None,
     vae: str | Path | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
 ) -> Model:
     """Open a model: a folder, ours or one that diffusers wrote, a single file, or a hub id, which is downloaded.
 
@@ -286,6 +300,7 @@ def load(
         revision: branch, tag or commit of a hub id.
         variant: of the weight files, such as fp16.
         prediction, ema, tokenizer, vae: as in `bundle.opening.open_bundle`.
+        loras: LoRA files and how much of each is added to the weights.
     Raises:
         CheckpointError: a file is missing, cut short, or does not fit.
         SettingError: an unknown dtype, device or configuration field.
@@ -295,4 +310,7 @@ def load(
         model, opening, revision=revision, prediction=prediction, ema=ema, tokenizer=tokenizer, vae=vae
     )
     bundle.net.channels_last()
-    return Model(bundle, torch.device(opening.device))
+    opened = Model(bundle, torch.device(opening.device))
+    if loras:
+        opened.add_loras(loras)
+    return opened

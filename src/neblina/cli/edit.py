@@ -1,0 +1,55 @@
+"""`neblina edit`: a photo changed as words say."""
+
+from pathlib import Path
+from typing import Literal
+
+from neblina.cli.making import carry_out
+from neblina.cli.options import Opening, Output, Sampling
+
+
+def edit(
+    model: str,
+    photo: Path,
+    prompt: str | None = None,
+    /,
+    *,
+    strength: float = 0.6,
+    method: Literal["noise", "inversion"] = "noise",
+    source: str | None = None,
+    size: str | None = None,
+    background: str | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008, frozen
+    opening: Opening = Opening(),  # noqa: B008
+    output: Output = Output(),  # noqa: B008
+) -> None:
+    """Change a photo: noised part of the way and made anew under a prompt, or inverted and walked back.
+
+    Parameters
+    ----------
+    model
+        A model's folder or file, or its name on the hub.
+    photo
+        A picture; it comes back at its own size.
+    prompt
+        What it is to be.
+    strength
+        How far towards noise it is taken, above 0; 1 leaves nothing of it.
+    method
+        noise, or inversion for edits that keep what the two prompts have in common.
+    source
+        What the photo shows, for inversion.
+    size
+        Scale the photo first, such as 768x512.
+    background
+        A colour that transparent parts are laid on.
+    """
+    own = {
+        "photo": photo,
+        "prompt": prompt,
+        "strength": strength,
+        "method": method,
+        "source": source,
+        "size": size,
+        "background": background,
+    }
+    carry_out("edit", model, own, opening, sampling, output)

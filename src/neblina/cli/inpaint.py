@@ -1,0 +1,50 @@
+"""`neblina inpaint`: part of a photo made anew."""
+
+from pathlib import Path
+
+from neblina.cli.making import carry_out
+from neblina.cli.options import Opening, Output, Sampling
+
+
+def inpaint(
+    model: str,
+    photo: Path,
+    mask: Path,
+    prompt: str | None = None,
+    /,
+    *,
+    strength: float = 1.0,
+    soften: int = 0,
+    background: str | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008, frozen
+    opening: Opening = Opening(),  # noqa: B008
+    output: Output = Output(),  # noqa: B008
+) -> None:
+    """Make the inside of a mask anew; outside it every pixel stays as it is.
+
+    Parameters
+    ----------
+    model
+        A model's folder or file, or its name on the hub; one trained for it, or any (try --sampler repaint too).
+    photo
+        A picture.
+    mask
+        A picture of the same size: white is made anew, black is kept.
+    prompt
+        What the inside is to show.
+    strength
+        Below 1, what was inside shows through.
+    soften
+        Pixels inside the mask over which what is made fades in.
+    background
+        A colour that transparent parts of the photo are laid on.
+    """
+    own = {
+        "photo": photo,
+        "mask": mask,
+        "prompt": prompt,
+        "strength": strength,
+        "soften": soften or None,
+        "background": background,
+    }
+    carry_out("inpaint", model, own, opening, sampling, output)

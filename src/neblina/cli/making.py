@@ -1,0 +1,73 @@
+"""The commands that make pictures: open the model, show how far it is, save what was made, say where."""
+
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neblina.cli.options import Opening, Output, Sampling, arguments_of
+from neblina.cli.progress import bar, console
+
+if TYPE_CHECKING:
+    from neblina.tasks.making import Made, Order
+
+
+def carry_out(verb: str, model: str, own: dict[str, Any], opening: Opening, sampling: Sampling, output: Output) -> None:
+    """Carry out a verb with what was given on the command line.
+
+    Args:
+        own: the verb's own arguments; None is not given.
+    """
+    from neblina.tasks.making import Order
+
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in own.items() if value is not None}
+    save(Order(verb, model, {**given, **arguments_of(opening, sampling)}), output)
+
+
+def save(order: "Order", output: Output) -> "list[Made]":
+    """Make the pictures of an order and write each with its recipe, and a sheet of all where there are several."""
+    import torch
+
+    from neblina.data.sheets import save_sheet
+    from neblina.encoders.prompts import PromptCut
+    from neblina.tasks.making import Watch, make, open_model
+    from neblina.tasks.preview import Preview
+    from neblina.tasks.provenance import save_picture
+
+    opened = open_model(order, device=output.device)
+    preview = Preview(opened, output.out / "preview.png", output.preview)
+    with bar(order.verb) as progress, warnings.catch_warnings(record=True) as said, preview:
+        warnings.simplefilter("always", UserWarning)
+        task = progress.task_ids[0]
+        known: list[int | None] = []
+
+        def on_begin(total: int | None) -> None:
+            known.append(total)
+            progress.update(task, total=None if None in known else sum(total or 0 for total in known))
+
+        def on_step(step: Any) -> None:
+            progress.update(task, advance=len(step.query.x), words=f"t = {float(step.query.t.max()):.3f}")
+            preview(step)
+
+        began = time.perf_counter()
+        made = make(order, opened, Watch(on_begin, on_step))
+        seconds = time.perf_counter() - began
+        progress.update(task, words="")
+    for warning in said:
+        if issubclass(warning.category, PromptCut):
+            console.print(f"[yellow]note:[/yellow] {warning.message}")
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    seed = order.arguments.get("seed", 0)
+    places = [output.out / f"{seed}-{one.number:05d}.png" for one in made]
+    for one, place in zip(made, places, strict=True):
+        save_picture(one.picture.permute(1, 2, 0).numpy(), place, one.provenance)
+    shown = places[0]
+    if len(made) > 1:
+        shown = output.out / "sheet.png"
+        labels = order.arguments.get("labels")
+        columns = len(labels) if isinstance(labels, list) and len(labels) > 1 else 8
+        save_sheet(torch.stack([one.picture for one in made]), shown, columns=min(len(made), columns))
+    count = f"{len(made)} pictures" if len(made) > 1 else "1 picture"
+    console.print(f"{order.verb}: {count} in {seconds:.1f} s ({len(made) / seconds:.2g} images/s)    {shown}")
+    return made

@@ -1,0 +1,203 @@
+"""What the commands that make pictures have in common: how a model is opened, how is sampled, where pictures go."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from neblina.core.errors import SettingError
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How a model is opened.
+
+    Parameters
+    ----------
+    dtype
+        Of the networks' weights and arithmetic.
+    revision
+        Branch, tag or commit of a model on the hub.
+    variant
+        Of the weight files, such as fp16.
+    tokenizer
+        For a single file, which holds none: a tokenizer's folder, or CLIP's published merges.
+    vae
+        An autoencoder in place of the model's own: a folder or a file.
+    prediction
+        What a single file's network predicts, where it does not say.
+    ema
+        Take a training checkpoint's averaged weights.
+    lora
+        A LoRA file, with how much of it: film.safetensors:0.8; may be given several times.
+    """
+
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    revision: str | None = None
+    variant: str | None = None
+    tokenizer: Path | None = None
+    vae: str | None = None
+    prediction: Literal["eps", "v", "x0"] | None = None
+    ema: Annotated[bool, Parameter(negative=())] = False
+    lora: Annotated[list[str] | None, Parameter(negative=())] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pictures are sampled.
+
+    Parameters
+    ----------
+    number
+        How many pictures.
+    steps
+        Sampling steps.
+    sampler
+        How to walk: ddim, ddpm, heun, dpmpp_2m, …
+    grid
+        Which times to visit: log_snr, uniform, karras, …
+    guidance
+        Weight w of classifier-free guidance; 1 is none.
+    omega
+        The same as the papers write it: w = 1 + omega.
+    negative
+        What guidance goes away from.
+    unconditional
+        Folder of a separately trained unconditional model to guide away from.
+    guidance_interval
+        Lowest and highest noise level σ/α at which to guide, such as 0.3 3.
+    guidance_rescale
+        Share, 0 to 1, of the spread that guidance adds and that is taken back.
+    threshold
+        Dynamic thresholding: share of a picture's pixels left as they are, such as 0.995.
+    autoguidance
+        Folder of a weaker model of the same pictures to guide away from.
+    classifier
+        Folder of a classifier of noisy pictures to guide by.
+    classifier_scale
+        Its weight; 1 when left out.
+    eta
+        Noise on the way, for ddim: 0 none, 1 as much as ddpm.
+    tolerance
+        Error that an adaptive sampler keeps to in place of a number of steps: 0.02 is quick, 0.001 accurate.
+    setting
+        Any other setting of the sampler, as name=number; may be given several times.
+    schedule
+        Sample on this noise schedule in place of the one the model was trained on.
+    long_prompt
+        A prompt longer than the text encoder reads: refuse it, encode it in chunks, or cut it and say what is lost.
+    clip_skip
+        Layers at the text encoder's end that are left out.
+    seed
+        Any integer; the same seed makes the same pictures.
+    offset
+        Number of the first picture under the seed.
+    batch
+        Most pictures in one network call.
+    """
+
+    number: Annotated[int | None, Parameter(name=("-n", "--number"))] = None
+    steps: int | None = None
+    sampler: str | None = None
+    grid: str | None = None
+    guidance: float | None = None
+    omega: float | None = None
+    negative: str | None = None
+    unconditional: Path | None = None
+    guidance_interval: tuple[float, float] | None = None
+    guidance_rescale: float = 0.0
+    threshold: float | None = None
+    autoguidance: Path | None = None
+    classifier: Path | None = None
+    classifier_scale: float | None = None
+    eta: float | None = None
+    tolerance: float | None = None
+    setting: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None
+    schedule: str | None = None
+    long_prompt: Literal["refuse", "chunk", "cut"] = "refuse"
+    clip_skip: int | None = None
+    seed: int = 0
+    offset: int = 0
+    batch: int | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where pictures go, and what is seen on the way.
+
+    Parameters
+    ----------
+    out
+        Folder for the pictures.
+    preview
+        Save what the first picture is believed to become as preview.png, every so many steps; 0 for never.
+    device
+        cpu, cuda, …; the best there is when left out.
+    """
+
+    out: Path = Path("generated")
+    preview: int = 0
+    device: str | None = None
+
+
+def arguments_of(*options: Opening | Sampling) -> dict[str, Any]:
+    """The options that differ from their defaults, as an order's arguments.
+
+    Raises:
+        SettingError: a setting that is not name=number, or a LoRA whose amount is no number.
+    """
+    given: dict[str, Any] = {}
+    for group in options:
+        for each in fields(group):
+            value = getattr(group, each.name)
+            if value != each.default:
+                given[each.name] = str(value) if isinstance(value, Path) else value
+    if "number" in given:
+        given["n"] = given.pop("number")
+    if "guidance_interval" in given:
+        given["guidance_interval"] = list(given["guidance_interval"])
+    if "lora" in given:
+        given["loras"] = [_lora(words) for words in given.pop("lora")]
+    named: dict[str, Any] = {name: given.pop(name) for name in ("eta", "tolerance") if name in given}
+    settings = _settings(given.pop("setting", []), named)
+    return {**given, "settings": settings} if settings else given
+
+
+def _lora(words: str) -> list[Any]:
+    place, separator, amount = words.rpartition(":")
+    if not separator or (Path(words).exists() and not Path(place).exists()):
+        return [words, 1.0]
+    number = _number(amount)
+    if number is None:
+        raise SettingError(f"--lora {words} is not a file with an amount, such as film.safetensors:0.8")
+    return [place, float(number)]
+
+
+def _settings(given: list[str], named: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the sampler, as name=number and by options of their own."""
+    settings = dict(named)
+    for words in given:
+        name, _, value = words.partition("=")
+        name, number = name.replace("-", "_"), _number(value)
+        if number is None:
+            raise SettingError(f"--set {words} is not name=number, such as --set churn=20")
+        if name in settings:
+            raise SettingError(f"{name} is given twice")
+        settings[name] = number
+    return settings
+
+
+def _number(words: str) -> bool | int | float | None:
+    """true, false, a whole number or another one; None for anything else."""
+    if words in ("true", "false"):
+        return words == "true"
+    for kind in (int, float):
+        try:
+            return kind(words)
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,69 @@
+"""A picture made again: the order that made it, and whether what comes out is the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from neblina.core.errors import DataError, SettingError
+from neblina.tasks.fingerprint import fingerprint
+from neblina.tasks.foreign_parameters import read_foreign
+from neblina.tasks.making import Order, order_of
+from neblina.tasks.provenance import Provenance, read_provenance
+from neblina.version import __version__
+
+
+def order_from(picture: Path, *, model: str | None = None, folder: Path | None = None) -> tuple[Order, list[str]]:
+    """The order that made a picture, and sentences about what is not as it was.
+
+    Args:
+        model: where the model is now, None for where it was.
+        folder: where the files are that the picture was made from, None for where they were.
+    Raises:
+        DataError: the picture does not say how it was made, or what it was made from is not there.
+        SettingError: another program's picture, and no model.
+    """
+    try:
+        provenance = read_provenance(picture)
+    except DataError as error:
+        try:
+            foreign = read_foreign(picture)
+        except DataError:
+            raise error from None
+        if model is None:
+            raise SettingError(
+                f"{picture} was made by {foreign.source} with the model {foreign.model}: say where it is with --model"
+            ) from None
+        notes = [f"{one.name} = {one.value}: {one.reason}" for one in foreign.unmapped]
+        return Order("generate", model, dict(foreign.arguments)), notes
+    order = order_of(provenance, model=model, folder=folder)
+    return order, list(_changes(provenance, order))
+
+
+def _changes(provenance: Provenance, order: Order) -> Iterator[str]:
+    """Sentences about what is not as it was: the model, the versions."""
+    place = Path(order.model)
+    if place.exists() and provenance.fingerprint and fingerprint(place) != provenance.fingerprint:
+        yield f"{order.model} is not the model that made the picture: its weights or its configuration differ"
+    for name, then, now in (
+        ("neblina", provenance.version, __version__),
+        ("torch", provenance.torch, str(torch.__version__)),
+    ):
+        if then != now:
+            yield f"the picture was made with {name} {then}, and this is {now}"
+
+
+def difference(picture: Path, made: Tensor) -> str:
+    """How far a picture, uint8 of shape (C, H, W), is from a file, as a sentence."""
+    with Image.open(picture) as file:
+        before = np.atleast_3d(np.asarray(file)).astype(np.int16)
+    after = made.permute(1, 2, 0).numpy().astype(np.int16)
+    if before.shape != after.shape:
+        return f"another size: {picture} is of shape {before.shape}, this of shape {after.shape}"
+    off = np.abs(before - after)
+    if not off.any():
+        return f"the same picture, to the byte: {picture}"
+    return f"{(off.max(-1) == 0).mean():.2%} of the pixels are the same, the others differ by up to {off.max()} of 255"
