@@ -390,6 +390,36 @@ def test_the_published_sdxl_networks_are_told_apart() -> None:
     assert UNetConditionConfig(**released, **refiner).wants == Wants(text=1280, pooled=1280, sizes=5)
 
 
+@pytest.mark.parametrize(
+    ("published", "parameters"),
+    [
+        ({"cross_attention_dim": 768}, 860e6),
+        ({"cross_attention_dim": 1024, "use_linear_projection": True, "attention_head_dim": (5, 10, 20, 20)}, 865e6),
+        (
+            {
+                "block_out_channels": (320, 640, 1280),
+                "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                "transformer_layers_per_block": (1, 2, 10),
+                "attention_head_dim": (5, 10, 20),
+                "cross_attention_dim": 2048,
+                "use_linear_projection": True,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": 2816,
+            },
+            2.6e9,
+        ),
+    ],
+    ids=["Stable Diffusion 1", "Stable Diffusion 2", "SDXL"],
+)
+def test_the_published_networks_have_their_sizes(published: dict[str, Any], parameters: float) -> None:
+    """Podell et al., SDXL, ICLR 2024, table 1."""
+    with torch.device("meta"):
+        net = UNetCondition(UNetConditionConfig(**published))
+    assert sum(parameter.numel() for parameter in net.parameters()) == pytest.approx(parameters, rel=0.015)
+
+
 @pytest.mark.parametrize("missing", ["labels", "text", "pooled", "sizes"])
 def test_what_is_missing_or_not_wanted_is_named(missing: str) -> None:
     config = UNetConditionConfig(**{**SMALL, **SDXL, "num_class_embeds": 5})

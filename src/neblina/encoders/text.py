@@ -58,7 +58,9 @@ class TextEncoder:
     def save(self, folder: Path, tokenizer_folder: Path) -> None:
         """Write both folders as diffusers and transformers, old and new, open them."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(dict(self.config), indent=2) + "\n")
+        stored = str(next(self.net.parameters()).dtype).removeprefix("torch.")
+        dtypes = {key: stored for key in ("dtype", "torch_dtype") if key in self.config}  # transformers casts to it
+        (folder / "config.json").write_text(json.dumps({**self.config, **dtypes}, indent=2) + "\n")
         named = {
             self.architecture.written(self.architecture.plain(name)): value
             for name, value in self.net.state_dict().items()

@@ -26,7 +26,7 @@ def read_config(cls: "type[Config]", name: str, given: Mapping[str, Any]) -> "Co
     said = {key: value for key, value in given.items() if not key.startswith("_")}
     for key in said:
         choose(f"field of a {name} config", key, known)
-    return cls(**{key: frozen(value) for key, value in said.items()})
+    return cls(**{key: _frozen(value) for key, value in said.items()})
 
 
 def write_config(config: "DataclassInstance", name: str) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def write_config(config: "DataclassInstance", name: str) -> dict[str, Any]:
     return {"_class_name": name, **{key: _thawed(value) for key, value in asdict(config).items()}}
 
 
-def frozen(value: Any) -> Any:
+def _frozen(value: Any) -> Any:
     """Lists become tuples, at every depth."""
-    return tuple(frozen(part) for part in value) if isinstance(value, list | tuple) else value
+    return tuple(_frozen(part) for part in value) if isinstance(value, list | tuple) else value
 
 
 def _thawed(value: Any) -> Any:
