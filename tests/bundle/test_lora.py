@@ -13,12 +13,14 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils.peft_utils import set_weights_and_activate_adapters
 from safetensors.torch import load_file, save_file
-from test_single_file import SD1, SDXL, made, text_config
+from small_models import SD1, SDXL, made, text_config
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from neblina.bundle.components import build_module
 from neblina.bundle.lora.fuse import Fused, fuse
 from neblina.bundle.lora.read import Lora, read_lora
+from neblina.bundle.weights import load_into
 from neblina.core.errors import CheckpointError, SettingError
 
 State = dict[str, Tensor]
@@ -267,6 +269,24 @@ def test_two_are_stacked_at_their_own_amounts(tmp_path: Path) -> None:
     other = saved(dotted(models, attention, 3, "peft"), tmp_path / "other.safetensors")
     assert compare(models, [(one, 0.5), (other, 1.0)]) <= 1e-5
     assert compare(models, [(one, -0.5), (other, 0.0)]) <= 1e-5
+
+
+@pytest.mark.parametrize("models", [first, large], ids=["sd1", "sdxl"])
+def test_our_own_network_is_changed_as_theirs(models: Any, tmp_path: Path) -> None:
+    net = models()["unet"]
+    place = saved(kohya({"unet": net}, everything, 7), tmp_path / "a.safetensors")
+    ours = build_module({"_class_name": "UNet2DConditionModel", **plain_config(net)}, "here")
+    load_into(ours, {name: tensor.clone() for name, tensor in net.state_dict().items()}, "here")
+    fuse({"unet": ours}, [(read_lora(place), 0.8)])
+    changed = copied({"unet": net})
+    fuse(changed, [(read_lora(place), 0.8)])
+    state = ours.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in changed["unet"].state_dict().items())
+
+
+def plain_config(net: Any) -> dict[str, Any]:
+    """A network's configuration as its config.json has it."""
+    return {key: value for key, value in json.loads(net.to_json_string()).items() if not key.startswith("_")}
 
 
 def test_a_lora_of_half_precision_changes_weights_of_half_precision_once(tmp_path: Path) -> None:

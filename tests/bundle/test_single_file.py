@@ -16,89 +16,19 @@ from diffusers.loaders.single_file_utils import (
     infer_diffusers_model_type,
 )
 from safetensors.torch import save_file
+from small_models import REFINER, SD1, SD2, SDXL, UPSCALER, VAE, made, text_config, unet_config
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from neblina.bundle.components import build_module
 from neblina.bundle.schedulers import read_scheduler
 from neblina.bundle.single_file.checkpoint import Checkpoint
 from neblina.bundle.single_file.families import FAMILIES
 from neblina.bundle.single_file.read import Component, SingleFile, from_checkpoint, read_single_file
+from neblina.bundle.weights import load_into
 from neblina.core.errors import CheckpointError, SettingError
 
 State = dict[str, Tensor]
-CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
-
-
-def unet_config(channels: list[int], crossing: list[bool], **more: Any) -> dict[str, Any]:
-    return {
-        "sample_size": 8,
-        "block_out_channels": channels,
-        "down_block_types": [CROSS if cross else PLAIN for cross in crossing],
-        "up_block_types": ["CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(crossing)],
-        "layers_per_block": 1,
-        **more,
-    }
-
-
-SD1 = unet_config([32, 64], [True, False], cross_attention_dim=64, attention_head_dim=8)
-SD2 = unet_config(
-    [64, 128], [True, False], cross_attention_dim=64, attention_head_dim=[1, 2], use_linear_projection=True
-)
-UPSCALER = unet_config(
-    [32, 64, 96],
-    [False, True, True],
-    cross_attention_dim=96,
-    attention_head_dim=8,
-    use_linear_projection=True,
-    only_cross_attention=[True, True, False],
-    in_channels=7,
-    num_class_embeds=10,
-)
-ADDED = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "use_linear_projection": True}
-SDXL = unet_config(
-    [64, 64, 128],
-    [False, True, True],
-    cross_attention_dim=192,
-    attention_head_dim=[1, 1, 2],
-    transformer_layers_per_block=[1, 2, 3],
-    projection_class_embeddings_input_dim=48 + 64,
-    **ADDED,
-)
-REFINER = unet_config(
-    [64, 64, 128, 128],
-    [False, True, True, False],
-    cross_attention_dim=64,
-    attention_head_dim=[1, 1, 2, 2],
-    transformer_layers_per_block=2,
-    projection_class_embeddings_input_dim=40 + 64,
-    **ADDED,
-)
-VAE: dict[str, Any] = {
-    "block_out_channels": [32, 64],
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "latent_channels": 4,
-}
-
-
-def text_config(width: int, act: str = "quick_gelu", **more: Any) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=50,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=width // 64,
-        hidden_act=act,
-        bos_token_id=0,
-        eos_token_id=2,
-        pad_token_id=1,
-        **more,
-    )
-
-
-def made(kind: Any, config: Any) -> Any:
-    torch.manual_seed(0)
-    return (kind(config) if isinstance(config, CLIPTextConfig) else kind(**config)).eval()
 
 
 def small(name: str) -> tuple[State, dict[str, Any]]:
@@ -249,6 +179,37 @@ def test_names_are_those_of_diffusers_own_conversion(name: str, tmp_path: Path) 
 
 def same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def loaded(component: Component) -> Any:
+    """Our own module from a component's configuration and weights."""
+    module = build_module(component.config, "here")
+    load_into(module, component.state, "here")
+    return module
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_our_own_networks_of_it_answer_as_theirs(name: str, tmp_path: Path) -> None:
+    state, models = small(name)
+    components = opened(state, tmp_path).components
+    theirs, config = models["unet"], models["unet"].config
+    torch.manual_seed(5)
+    x, text = torch.randn(2, config.in_channels, 8, 8), torch.randn(2, 5, config.cross_attention_dim)
+    time, labels = torch.tensor([3, 800]), torch.tensor([1, 2]) if config.num_class_embeds else None
+    told: dict[str, Any] = {"labels": labels, "text": text}
+    added = None
+    if config.addition_embed_type:
+        count = (config.projection_class_embeddings_input_dim - 64) // config.addition_time_embed_dim
+        told |= {"pooled": torch.randn(2, 64), "sizes": torch.randn(2, count)}
+        added = {"text_embeds": told["pooled"], "time_ids": told["sizes"]}
+    with torch.no_grad():
+        expected = theirs(x, time, text, labels, added_cond_kwargs=added).sample
+        given = {key: value for key, value in told.items() if value is not None}
+        assert torch.allclose(loaded(components["unet"])(x, time, **given), expected, atol=1e-5)
+        place = "vae" if "vae" in models else "vqvae"
+        z = torch.randn(1, models[place].config.latent_channels, 4, 4)
+        decoded = loaded(components[place]).decode(z)
+        assert torch.allclose(decoded, models[place].decode(z).sample, atol=1e-5)
 
 
 HALF = [320, 640, 1280, 1280]
@@ -649,6 +610,10 @@ def test_a_dit_file_is_read(nested: str | None, tmp_path: Path) -> None:
     single = read_single_file(tmp_path / "DiT.pt")
     assert (single.family, single.lacks) == ("dit", ("vae",))
     assert torch.equal(answer(rebuilt(single.components["transformer"])), answer(model))
+    x, time, labels = torch.randn(2, 4, 8, 8), torch.tensor([3, 800]), torch.tensor([1, 2])
+    with torch.no_grad():
+        ours = loaded(single.components["transformer"])(x, time, labels)
+        assert torch.allclose(ours, model(x, time, labels).sample, atol=1e-5)
 
 
 def test_the_largest_dit_has_its_published_configuration() -> None:
