@@ -111,7 +111,7 @@ def test_settings_given_on_the_command_line_reach_the_recipe(tmp_path: Path) -> 
         (["train", "digits", "--process.schedule", "cosin", "--out", "{tmp}/x"], "Did you mean cosine"),
         (["train", "digits", "--device", "tpu0", "--out", "{tmp}/x"], "tpu0"),
         (["train", "{tmp}"], "holds no pictures"),
-        (["generate", "{tmp}/nothing"], "no such folder"),
+        (["generate", "{tmp}/nothing"], "is not there"),
         (["genrate", "x"], "generate"),
         (["info", "{tmp}"], "is missing"),
     ],

@@ -1,5 +1,6 @@
 """`neblina`: the commands. Each lives in its own file and is imported when it is called."""
 
+import gc
 import sys
 
 from cyclopts import App
@@ -29,6 +30,7 @@ app.command("neblina.cli.info:info", name="info", help="Say what is known about 
 
 def run() -> None:
     """Run the command line; a user's mistake is one sentence, never a traceback."""
+    gc.set_threshold(100_000)  # imports make objects that stay: looking for garbage among them costs half a second
     try:
         app()
     except (Interrupted, Cancelled) as stop:
