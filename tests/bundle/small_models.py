@@ -62,7 +62,7 @@ VAE: dict[str, Any] = {
 
 def text_config(width: int, act: str = "quick_gelu", **more: Any) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=50,
+        vocab_size=529,  # as many as the small tokenizer of the encoders has tokens
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=2,

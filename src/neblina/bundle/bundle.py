@@ -13,6 +13,7 @@ from neblina.bundle.texts import Texts
 from neblina.codecs.codec import Codec, Pixels
 from neblina.core.errors import SettingError
 from neblina.denoisers.denoiser import NetworkDenoiser
+from neblina.nets.labelled import LabelledUNet
 from neblina.nets.network import Network
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule
@@ -103,10 +104,13 @@ class Bundle:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """Its networks by the names of their components."""
-        codec = getattr(self.own_codec, "net", None)
-        named = {self.pipeline.network: self.net, self.pipeline.codec or "": codec}
-        own = {name: module for name, module in named.items() if isinstance(module, nn.Module)}
-        return {**own, **({} if self.text is None else self.text.modules)}
+        named: dict[str, nn.Module] = {self.pipeline.network: self.net}
+        if isinstance(self.net, LabelledUNet):
+            named = {self.pipeline.network: self.net.unet, str(self.pipeline.embedder): self.net.class_embedder}
+        codec = getattr(self.own_codec, "net", None)  # pixels have none
+        if self.pipeline.codec is not None and isinstance(codec, nn.Module):
+            named[self.pipeline.codec] = codec
+        return {**named, **({} if self.text is None else self.text.modules)}
 
     def denoiser(self) -> NetworkDenoiser:
         """The network as a denoiser."""

@@ -5,7 +5,7 @@ reading a folder is reading two files. A new one is its file and one line here.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from neblina.core.registry import Registry
 from neblina.core.tensors import save_tensors
 from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from neblina.nets.dit import DiT, DiTConfig
+from neblina.nets.labelled import ClassEmbedder, ClassEmbedderConfig, LabelledUNet
 from neblina.nets.tiny_autoencoder import AutoencoderTiny, AutoencoderTinyConfig
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.nets.unet_condition import UNetCondition
@@ -48,6 +49,7 @@ class Kind:
 kinds: Registry[Kind] = Registry("class of component that this version opens")
 kinds.add(Kind(UNetConfig.from_dict, UNet), "UNet2DModel")
 kinds.add(Kind(UNetConditionConfig.from_dict, UNetCondition), "UNet2DConditionModel")
+kinds.add(Kind(ClassEmbedderConfig.from_dict, ClassEmbedder), "ClassEmbedder")
 kinds.add(Kind(DiTConfig.from_dict, DiT), "DiTTransformer2DModel", "Transformer2DModel")
 kinds.add(Kind(AutoencoderKLConfig.from_dict, AutoencoderKL, KLCodec), "AutoencoderKL")
 kinds.add(Kind(VQConfig.from_dict, VQAutoencoder, VQCodec), "VQModel")
@@ -67,6 +69,32 @@ class Opening:
     variant: str | None = None
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
+
+
+def codec_of(module: nn.Module, name: str, *, scaled: bool = True) -> Codec:
+    """The codec around an autoencoder of class `name`.
+
+    Args:
+        scaled: whether latents are at its configuration's scaling_factor.
+    Raises:
+        CheckpointError: it is no autoencoder.
+    """
+    wrap = kinds[name].codec
+    if wrap is None:
+        raise CheckpointError(f"a {name} is no autoencoder")
+    codec = wrap(module)
+    return replace(codec, scaled=False) if isinstance(codec, VQCodec) and not scaled else codec
+
+
+def labelled(net: nn.Module, embedder: nn.Module, where: str) -> LabelledUNet:
+    """A network that reads text, told classes.
+
+    Raises:
+        CheckpointError: they are not of the kinds that go together.
+    """
+    if not isinstance(net, UNetCondition) or not isinstance(embedder, ClassEmbedder):
+        raise CheckpointError(f"{where}: a {type(net).__name__} is not told classes by a {type(embedder).__name__}")
+    return LabelledUNet(net, embedder).eval()
 
 
 def read_component(folder: Path, opening: Opening) -> nn.Module:

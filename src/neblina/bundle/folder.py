@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from neblina.bundle.bundle import Bundle, Kept
-from neblina.bundle.components import Opening, kinds, read_component, write_component
+from neblina.bundle.components import Opening, codec_of, labelled, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
@@ -47,7 +47,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     """
     pipeline = bundle.pipeline
     texts = {name for pair in pipeline.texts for name in pair}
-    own = {INDEX, CARD, "scheduler", SMALL, pipeline.network, pipeline.codec or "", *texts, *bundle.kept}
+    own = {INDEX, CARD, "scheduler", SMALL, *bundle.modules, *texts, *bundle.kept}
     refuse_strangers(folder, own, "a model")
     written = write_scheduler(
         bundle.schedule,
@@ -73,9 +73,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         **bundle.card,
     }
     with new_folder(folder) as aside:
-        index[pipeline.network] = _write(bundle.net, aside / pipeline.network)
-        if pipeline.codec is not None and bundle.own_codec is not None:
-            index[pipeline.codec] = _write(bundle.modules[pipeline.codec], aside / pipeline.codec)
+        for part in (pipeline.network, pipeline.embedder, pipeline.codec):
+            if part in bundle.modules:
+                index[str(part)] = _write(bundle.modules[str(part)], aside / str(part))
         if bundle.text is not None:
             index |= {part: list(kind) for part, kind in bundle.text.save(aside).items()}
         if scheduler is not None:
@@ -109,8 +109,8 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
     parts = Parts(
         pipeline,
         {name: index[name] for name in pipeline.settings if name in index},
-        _read_network(folder / pipeline.network, opening),
-        codec if codec is not None or pipeline.codec is None else _read_codec(folder / pipeline.codec, opening),
+        _read_network(folder, pipeline, opening),
+        codec if codec is not None or pipeline.codec is None else _read_codec(folder, pipeline, opening),
         read_texts(folder, pipeline, index, opening),
         _small(folder),
         _kept(folder, index, pipeline),
@@ -179,19 +179,22 @@ def read_index(folder: Path) -> tuple[dict[str, Any], Pipeline]:
         raise CheckpointError(f"{folder / INDEX}: {error}") from error
 
 
-def _read_network(folder: Path, opening: Opening) -> Network:
-    module = read_component(folder, opening)
+def _read_network(folder: Path, pipeline: Pipeline, opening: Opening) -> Network:
+    module = read_component(folder / pipeline.network, opening)
+    if pipeline.embedder is not None:
+        return labelled(module, read_component(folder / pipeline.embedder, opening), str(folder))
     if not isinstance(module, Network):
-        raise CheckpointError(f"{folder} holds a {type(module).__name__}, which denoises nothing")
+        raise CheckpointError(f"{folder / pipeline.network} holds a {type(module).__name__}, which denoises nothing")
     return module
 
 
-def _read_codec(folder: Path, opening: Opening) -> Codec:
-    module = read_component(folder, opening)
-    kind = kinds[read_json(folder / "config.json")["_class_name"]]
-    if kind.codec is None:
-        raise CheckpointError(f"{folder} holds a {type(module).__name__}, which is no autoencoder")
-    return kind.codec(module)
+def _read_codec(folder: Path, pipeline: Pipeline, opening: Opening) -> Codec:
+    place = folder / (pipeline.codec or "")
+    module = read_component(place, opening)
+    try:
+        return codec_of(module, read_json(place / "config.json")["_class_name"], scaled=pipeline.scaled)
+    except CheckpointError as error:
+        raise CheckpointError(f"{place}: {error}") from error
 
 
 def _small(folder: Path) -> tuple[Schedule, Mapping[str, Any]] | None:
@@ -208,7 +211,7 @@ def _kept(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> dict[st
     Raises:
         CheckpointError: an entry of the index that is neither a component nor followed.
     """
-    used = {pipeline.network, pipeline.codec, "scheduler", SMALL, *pipeline.settings}
+    used = {pipeline.network, pipeline.codec, pipeline.embedder, "scheduler", SMALL, *pipeline.settings}
     used |= {name for pair in pipeline.texts for name in pair}
     kept = {}
     for name, value in index.items():
@@ -228,6 +231,8 @@ def _classes(parts: Parts) -> tuple[tuple[str, ...], int | None]:
     count, names = parts.net.config.num_labels, parts.settings.get("id2label")
     if names is not None:  # one row more than names is the null
         return tuple(str(names[key]) for key in sorted(names, key=int)), len(names) if count > len(names) else None
+    if parts.pipeline.embedder is not None:  # the last row is the null
+        return tuple(map(str, range(count - 1))), count - 1
     if parts.pipeline.joined is not None or parts.text is not None:  # its labels are levels of noise
         return (), None
     return tuple(map(str, range(count))), None

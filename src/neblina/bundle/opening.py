@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from neblina.bundle.bundle import Bundle
-from neblina.bundle.components import Opening, kinds, read_component
+from neblina.bundle.components import Opening, codec_of, kinds, read_component
 from neblina.bundle.files import read_json
 from neblina.bundle.folder import load_bundle
 from neblina.bundle.single import bundle_of_file, codec_of_file
@@ -57,8 +57,8 @@ def open_codec(vae: str | Path, opening: Opening) -> Codec:
     if place.is_file():
         return codec_of_file(place, opening)
     for folder in (place, place / "vae", place / "vqvae"):
-        if (folder / "config.json").exists():
-            wrap = kinds[str(read_json(folder / "config.json").get("_class_name"))].codec
-            if wrap is not None:
-                return wrap(read_component(folder, opening))
+        config = folder / "config.json"
+        name = str(read_json(config).get("_class_name")) if config.exists() else ""
+        if name in iter(kinds) and kinds[name].codec is not None:
+            return codec_of(read_component(folder, opening), name)
     raise CheckpointError(f"{place} holds no autoencoder (vae/config.json)")

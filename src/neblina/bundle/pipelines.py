@@ -22,6 +22,8 @@ class Pipeline:
         family: how they read it, None for a model that reads none.
         joined: what is joined to the noisy latents by channels: "mask" (where to paint, and the masked picture),
             "low resolution" (the small picture that is enlarged) or "depth"; None for nothing.
+        embedder: the component with a vector a class, for a network that reads it as a text; None for none.
+        scaled: whether latents are at the codec's scaling_factor.
         guidance: weight of classifier-free guidance when nobody says.
         settings: entries of `model_index.json` that are no components and are followed.
     """
@@ -32,6 +34,8 @@ class Pipeline:
     texts: tuple[tuple[str, str], ...] = ()
     family: Family | None = None
     joined: str | None = None
+    embedder: str | None = None
+    scaled: bool = True
     guidance: float = 1.0
     settings: tuple[str, ...] = ()
 
@@ -48,7 +52,8 @@ def _add(*names: str, **parts: object) -> None:
 
 _add("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "ScoreSdeVePipeline", "KarrasVePipeline")
 _add("LDMPipeline", codec="vqvae")
-_add("LDMSuperResolutionPipeline", codec="vqvae", joined="low resolution")
+_add("LDMSuperResolutionPipeline", codec="vqvae", joined="low resolution", scaled=False)
+_add("LDMClassesPipeline", codec="vqvae", embedder="class_embedder", guidance=3.0)  # diffusers has none
 _add("LDMTextToImagePipeline", codec="vqvae", texts=(("bert", "tokenizer"),), family=LATENT_DIFFUSION, guidance=5.0)
 _add("DiTPipeline", network="transformer", codec="vae", guidance=4.0, settings=("id2label",))
 _add(

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from neblina.bundle.bundle import Bundle
-from neblina.bundle.components import Opening, build_module, kinds
+from neblina.bundle.components import Opening, build_module, codec_of, labelled
 from neblina.bundle.folder import Parts, foreign_bundle
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import read_scheduler
@@ -52,6 +52,8 @@ def bundle_of_file(
         ) from error
     where = str(place)
     network = _built(single.components[pipeline.network], opening, where)
+    if pipeline.embedder is not None:
+        network = labelled(network, _built(single.components[pipeline.embedder], opening, where), where)
     if not isinstance(network, Network):
         raise CheckpointError(f"{where} holds no network that denoises")
     small = single.components.get("low_res_scheduler")
@@ -88,10 +90,7 @@ def _codec(single: SingleFile, pipeline: Pipeline, opening: Opening, where: str)
 
 
 def _wrapped(component: Component, opening: Opening, where: str) -> Codec:
-    wrap = kinds[component.config["_class_name"]].codec
-    if wrap is None:
-        raise CheckpointError(f"{where}: a {component.config['_class_name']} is no autoencoder")
-    return wrap(_built(component, opening, where))
+    return codec_of(_built(component, opening, where), component.config["_class_name"])
 
 
 def _built(component: Component, opening: Opening, where: str) -> nn.Module:
