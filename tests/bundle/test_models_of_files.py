@@ -62,12 +62,12 @@ def test_what_a_file_does_not_hold_is_asked_for(tmp_path: Path, monkeypatch: pyt
     state, _ = small("sd1")
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "model.safetensors")
     monkeypatch.setattr("neblina.bundle.single.cached_file", lambda *_: None)
-    with pytest.raises(CheckpointError, match="holds no tokenizer.*--tokenizer"):
+    with pytest.raises(CheckpointError, match=r"holds no tokenizer.*--tokenizer"):
         load(tmp_path / "model.safetensors", device="cpu")
     bare = {key: value.contiguous() for key, value in state.items() if not key.startswith("first_stage_model")}
     save_file(bare, tmp_path / "bare.safetensors")
     clip_tokenizer(tmp_path / "words")
-    with pytest.raises(CheckpointError, match="no autoencoder.*--vae"):
+    with pytest.raises(CheckpointError, match=r"no autoencoder.*--vae"):
         load(tmp_path / "bare.safetensors", device="cpu", tokenizer=tmp_path / "words")
     with_own = load(tmp_path / "model.safetensors", device="cpu", tokenizer=tmp_path / "words")
     given = load(
