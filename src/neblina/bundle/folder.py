@@ -18,7 +18,7 @@ from neblina.bundle.bundle import Bundle, Kept
 from neblina.bundle.components import Opening, kinds, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
 from neblina.bundle.pipelines import Pipeline, pipelines
-from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
+from neblina.bundle.schedulers import Sampling, read_scheduler, repaired, sampling_of, write_scheduler
 from neblina.bundle.texts import Texts, read_texts
 from neblina.codecs.codec import Codec
 from neblina.core.atomic import new_folder, recover
@@ -142,6 +142,7 @@ def foreign_bundle(parts: Parts, scheduler: Mapping[str, Any], where: str) -> Bu
         CheckpointError: components that do not fit one another.
         SettingError: a field or value of the scheduler that this package does not have.
     """
+    scheduler = repaired(scheduler, parts.pipeline.repairs)
     read = read_scheduler(scheduler)
     sampling = replace(sampling_of(scheduler, read), guidance=parts.pipeline.guidance)
     names, null = _classes(parts)
