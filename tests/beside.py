@@ -1,10 +1,10 @@
 """A pipeline of diffusers beside the model that its folder opens as: asked the same, given the same noise."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,26 @@ class Pair:
         """The same with another scheduler, its folder in an empty place."""
         shutil.copytree(self.place, place, dirs_exist_ok=True)
         scheduler.save_pretrained(place / "scheduler")
-        theirs = copy(self.theirs)
-        theirs.scheduler = scheduler
+        change(place / "model_index.json", scheduler=["diffusers", type(scheduler).__name__])
+        rest = {name: part for name, part in self.theirs.components.items() if name != "scheduler"}
+        theirs = type(self.theirs).from_pretrained(place, **rest)  # it repairs some fields when it is made
+        theirs.set_progress_bar_config(disable=True)
         return Pair(theirs, place, load(place, device="cpu"))
 
 
 def both(pipeline: Any, place: Path) -> Pair:
     """diffusers' pipeline, quiet, and the model that its folder opens as."""
     pipeline.set_progress_bar_config(disable=True)
-    if hasattr(pipeline, "text_encoder") and not hasattr(pipeline.text_encoder, "text_model"):
+    if getattr(pipeline, "text_encoder", None) is not None and not hasattr(pipeline.text_encoder, "text_model"):
         # diffusers 0.42 looks for the norm where transformers 4 had it
         object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     pipeline.save_pretrained(place / "model")
     return Pair(pipeline, place / "model", load(place / "model", device="cpu"))
+
+
+def change(file: Path, **values: Any) -> None:
+    """Other values in a file of JSON."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
 def noise_of(model: Model, count: int, size: tuple[int, int] | None = None) -> Tensor:
