@@ -153,9 +153,9 @@ def ldm(place: Path, codec: Any = None) -> Any:
 
 
 def vq() -> VQModel:
-    """A codec that knows 32 vectors."""
+    """A codec that knows 32 vectors, as large as its latents, so that their scale matters."""
     torch.manual_seed(3)
-    return VQModel(
+    codec = VQModel(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -164,6 +164,8 @@ def vq() -> VQModel:
         norm_num_groups=4,
         sample_size=16,
     ).eval()
+    torch.nn.init.normal_(codec.quantize.embedding.weight)
+    return codec
 
 
 def tiny() -> AutoencoderTiny:

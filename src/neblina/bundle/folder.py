@@ -21,6 +21,7 @@ from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import Sampling, read_scheduler, repaired, sampling_of, write_scheduler
 from neblina.bundle.texts import Texts, read_texts
 from neblina.codecs.codec import Codec
+from neblina.codecs.vq import VQCodec
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError, SettingError, choose
 from neblina.denoisers.parameterisations import check_end
@@ -108,7 +109,7 @@ def load_bundle(folder: Path, opening: Opening | None = None) -> Bundle:
         pipeline,
         {name: index[name] for name in pipeline.settings if name in index},
         _read_network(folder / pipeline.network, opening),
-        None if pipeline.codec is None else _read_codec(folder / pipeline.codec, opening),
+        None if pipeline.codec is None else _read_codec(folder / pipeline.codec, pipeline, opening),
         read_texts(folder, pipeline, index, opening),
         _small(folder),
         _kept(folder, index, pipeline),
@@ -185,12 +186,13 @@ def _read_network(folder: Path, opening: Opening) -> Network:
     return module
 
 
-def _read_codec(folder: Path, opening: Opening) -> Codec:
+def _read_codec(folder: Path, pipeline: Pipeline, opening: Opening) -> Codec:
     module = read_component(folder, opening)
     kind = kinds[read_json(folder / "config.json")["_class_name"]]
     if kind.codec is None:
         raise CheckpointError(f"{folder} holds a {type(module).__name__}, which is no autoencoder")
-    return kind.codec(module)
+    codec = kind.codec(module)
+    return replace(codec, scaled=False) if isinstance(codec, VQCodec) and not pipeline.scaled else codec
 
 
 def _small(folder: Path) -> tuple[Schedule, Mapping[str, Any]] | None:

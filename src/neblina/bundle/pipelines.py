@@ -24,6 +24,7 @@ class Pipeline:
         family: how they read it, None for a model that reads none.
         joined: what is joined to the noisy latents by channels: "mask" (where to paint, and the masked picture),
             "low resolution" (the small picture that is enlarged) or "depth"; None for nothing.
+        scaled: whether what it diffuses is at its codec's scaling_factor.
         guidance: weight of classifier-free guidance when nobody says.
         settings: entries of `model_index.json` that are no components and are followed.
         repairs: fields of its scheduler that diffusers sets when it opens one, whatever the file says: those of the
@@ -36,6 +37,7 @@ class Pipeline:
     texts: tuple[tuple[str, str], ...] = ()
     family: Family | None = None
     joined: str | None = None
+    scaled: bool = True
     guidance: float = 1.0
     settings: tuple[str, ...] = ()
     repairs: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +55,7 @@ def _add(*names: str, **parts: object) -> None:
 
 _add("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "ScoreSdeVePipeline", "KarrasVePipeline")
 _add("LDMPipeline", codec="vqvae")
-_add("LDMSuperResolutionPipeline", codec="vqvae", joined="low resolution")
+_add("LDMSuperResolutionPipeline", codec="vqvae", joined="low resolution", scaled=False)
 _add("LDMTextToImagePipeline", codec="vqvae", texts=(("bert", "tokenizer"),), family=LATENT_DIFFUSION, guidance=5.0)
 _add("DiTPipeline", network="transformer", codec="vae", guidance=4.0, settings=("id2label",))
 _add(

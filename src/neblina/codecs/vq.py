@@ -24,12 +24,14 @@ class VQCodec:
     Attributes:
         net: the network; float16 runs in float32 where its configuration says force_upcast.
         quantise: whether decoding takes latents to their nearest codes (diffusers' force_not_quantize is the opposite).
+        scaled: whether the model diffuses z · scale rather than z; super-resolution's does not.
         tile: side in pixels of the largest square that is coded as one piece; what is larger is coded in tiles.
             None: never.
     """
 
     net: VQAutoencoder
     quantise: bool = True
+    scaled: bool = True
     tile: int | None = TILE
 
     def __post_init__(self) -> None:
@@ -52,6 +54,11 @@ class VQCodec:
         return Frame(config.factor, config.code_channels, config.in_channels, self.tile, config.force_upcast)
 
     @property
+    def scale(self) -> float:
+        """What the network's latents are multiplied by."""
+        return self.net.config.scaling_factor if self.scaled else 1.0
+
+    @property
     def factor(self) -> int:
         return self.net.config.factor
 
@@ -70,7 +77,7 @@ class VQCodec:
             SettingError: pictures of a shape that does not fit.
             DivergenceError: latents that are not finite.
         """
-        return self.frame.encode(self.net, VQAutoencoder.encode, pictures) * self.net.config.scaling_factor
+        return self.frame.encode(self.net, VQAutoencoder.encode, pictures) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """As `Codec.decode`.
@@ -80,7 +87,7 @@ class VQCodec:
             DivergenceError: pictures that are not finite.
         """
         half = VQAutoencoder.decode if self.quantise else VQAutoencoder.decode_codes
-        return self.frame.decode(self.net, half, latents.float() / self.net.config.scaling_factor)
+        return self.frame.decode(self.net, half, latents.float() / self.scale)
 
     def preview(self, latents: Tensor) -> Tensor:
         """As `Codec.preview`: half the resolution, a quarter of the cost."""
