@@ -152,7 +152,7 @@ def ldm(place: Path, codec: Any = None) -> Any:
     return LDMTextToImagePipeline(codec or autoencoder(), bert, tokenizer, unet(), DDIMScheduler(**SD))
 
 
-def vq() -> VQModel:
+def vq(**changes: Any) -> VQModel:
     """A codec that knows 32 vectors, as large as its latents, so that their scale matters."""
     torch.manual_seed(3)
     codec = VQModel(
@@ -163,6 +163,7 @@ def vq() -> VQModel:
         num_vq_embeddings=32,
         norm_num_groups=4,
         sample_size=16,
+        **changes,
     ).eval()
     torch.nn.init.normal_(codec.quantize.embedding.weight)
     return codec

@@ -227,6 +227,8 @@ def _kept(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> dict[st
 def _classes(parts: Parts) -> tuple[tuple[str, ...], int | None]:
     """Names of the classes, and which row of the labels is the null."""
     count, names = parts.net.config.num_labels, parts.settings.get("id2label")
+    if names is None and "id2label" in parts.pipeline.settings:  # diffusers does not write what it was given
+        names = {str(label): str(label) for label in range(count - 1)}
     if names is not None:  # one row more than names is the null
         return tuple(str(names[key]) for key in sorted(names, key=int)), len(names) if count > len(names) else None
     if parts.pipeline.joined is not None or parts.text is not None:  # its labels are levels of noise

@@ -4,12 +4,13 @@ Latents are compared relative to the largest where that is above 1: the random n
 holds to 4e-6 a step.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from beside import CLOSE, Pair, both, drawing, draws, far, latents_of, noise_of
+from beside import CLOSE, SEED, Pair, both, change, drawing, draws, far, latents_of, noise_of
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -20,7 +21,9 @@ from diffusers import (
     StableDiffusionPipeline,
     UniPCMultistepScheduler,
 )
-from pipelines import FAMILIES, sd1, sd2, sdxl
+from pipelines import FAMILIES, dit, pictures, sd1, sd2, sdxl, unconditional_ldm
+
+from neblina.tasks.model import load
 
 PROMPTS = ["a red boat", "the small cat, on the sea!"]
 LONG = "a very long prompt about a small red boat on the sea, with many other boats, " * 9
@@ -138,3 +141,28 @@ def test_clip_skip_skips_what_diffusers_does(pair: Pair, skip: int) -> None:
     ).images
     ours = latents_of(lambda: pair.model.generate("a red boat", clip_skip=skip, steps=4, guidance=5.0, seed=5))
     assert far(ours, wanted) < CLOSE
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_transformer_of_classes(guidance: float, named: bool, tmp_path: Path) -> None:
+    """diffusers writes no names of classes; published folders have them."""
+    pair = both(dit(tmp_path), tmp_path)
+    if named:
+        change(pair.place / "model_index.json", id2label={str(label): f"class {label}" for label in range(1000)})
+        pair = replace(pair, model=load(pair.place, device="cpu"))
+    with drawing(draws(2)):
+        wanted = pair.theirs([207, 3], num_inference_steps=6, guidance_scale=guidance, output_type="pt").images
+    ours = pair.model.generate(labels=[207, "class 3" if named else 3], steps=6, guidance=guidance, seed=SEED)
+    assert float((ours.clamp(-1, 1) - (wanted * 2 - 1)).abs().max()) < CLOSE
+
+
+@pytest.mark.parametrize("build", [unconditional_ldm, pictures])
+def test_models_without_a_condition(build: Any, tmp_path: Path) -> None:
+    pair = both(build(tmp_path), tmp_path)
+    source = draws(2)
+    with drawing(source):
+        asked = {"batch_size": 2, "num_inference_steps": 6, "output_type": "np"}
+        wanted = torch.tensor(pair.theirs(**asked).images).permute(0, 3, 1, 2) * 2 - 1
+    ours = pair.model.generate(n=2, steps=6, seed=SEED)
+    assert float((ours.clamp(-1, 1) - wanted).abs().max()) < CLOSE
