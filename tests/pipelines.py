@@ -152,10 +152,10 @@ def ldm(place: Path, codec: Any = None) -> Any:
     return LDMTextToImagePipeline(codec or autoencoder(), bert, tokenizer, unet(), DDIMScheduler(**SD))
 
 
-def vq() -> VQModel:
-    """A codec that knows 32 vectors."""
+def vq(**changes: Any) -> VQModel:
+    """A codec that knows 32 vectors, as large as its latents, so that their scale matters."""
     torch.manual_seed(3)
-    return VQModel(
+    codec = VQModel(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -163,7 +163,10 @@ def vq() -> VQModel:
         num_vq_embeddings=32,
         norm_num_groups=4,
         sample_size=16,
+        **changes,
     ).eval()
+    torch.nn.init.normal_(codec.quantize.embedding.weight)
+    return codec
 
 
 def tiny() -> AutoencoderTiny:

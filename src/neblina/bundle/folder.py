@@ -18,7 +18,7 @@ from neblina.bundle.bundle import Bundle, Kept
 from neblina.bundle.components import Opening, codec_of, labelled, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
 from neblina.bundle.pipelines import Pipeline, pipelines
-from neblina.bundle.schedulers import Sampling, read_scheduler, sampling_of, write_scheduler
+from neblina.bundle.schedulers import Sampling, read_scheduler, repaired, sampling_of, write_scheduler
 from neblina.bundle.texts import Texts, read_texts
 from neblina.codecs.codec import Codec
 from neblina.core.atomic import new_folder, recover
@@ -144,6 +144,7 @@ def foreign_bundle(parts: Parts, scheduler: Mapping[str, Any], where: str) -> Bu
         CheckpointError: components that do not fit one another.
         SettingError: a field or value of the scheduler that this package does not have.
     """
+    scheduler = repaired(scheduler, parts.pipeline.repairs)
     read = read_scheduler(scheduler)
     sampling = replace(sampling_of(scheduler, read), guidance=parts.pipeline.guidance)
     names, null = _classes(parts)
@@ -229,6 +230,8 @@ def _kept(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> dict[st
 def _classes(parts: Parts) -> tuple[tuple[str, ...], int | None]:
     """Names of the classes, and which row of the labels is the null."""
     count, names = parts.net.config.num_labels, parts.settings.get("id2label")
+    if names is None and "id2label" in parts.pipeline.settings:  # diffusers does not write what it was given
+        names = {str(label): str(label) for label in range(count - 1)}
     if names is not None:  # one row more than names is the null
         return tuple(str(names[key]) for key in sorted(names, key=int)), len(names) if count > len(names) else None
     if parts.pipeline.embedder is not None:  # the last row is the null

@@ -4,7 +4,9 @@ A pipeline here is a description, not code: which component is the network, whic
 is joined to the noisy latents. Everything else about a model is in its components' own configurations.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from neblina.core.registry import Registry
 from neblina.encoders.families import LATENT_DIFFUSION, SDXL, STABLE_DIFFUSION, Family
@@ -26,6 +28,8 @@ class Pipeline:
         scaled: whether latents are at the codec's scaling_factor.
         guidance: weight of classifier-free guidance when nobody says.
         settings: entries of `model_index.json` that are no components and are followed.
+        repairs: fields of its scheduler that diffusers sets when it opens one, whatever the file says: those of the
+            first published models were wrong.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Pipeline:
     scaled: bool = True
     guidance: float = 1.0
     settings: tuple[str, ...] = ()
+    repairs: Mapping[str, Any] = field(default_factory=dict)
 
 
 pipelines: Registry[Pipeline] = Registry("class of pipeline that this version opens")
@@ -64,6 +69,7 @@ _add(
     family=STABLE_DIFFUSION,
     guidance=7.5,
     settings=("requires_safety_checker",),
+    repairs={"steps_offset": 1, "clip_sample": False},
 )
 _add(
     "StableDiffusionInpaintPipeline",
@@ -73,6 +79,7 @@ _add(
     joined="mask",
     guidance=7.5,
     settings=("requires_safety_checker",),
+    repairs={"steps_offset": 1, "skip_prk_steps": True},
 )
 _add(
     "StableDiffusionDepth2ImgPipeline", codec="vae", texts=_TEXT, family=STABLE_DIFFUSION, joined="depth", guidance=7.5

@@ -44,6 +44,9 @@ class Cancelled(NeblinaError):
     """Work was stopped at the caller's request."""
 
 
+_SHOWN = 60  # options in a message; a model may know a thousand classes
+
+
 def choose(kind: str, name: str, options: Iterable[str]) -> str:
     """Return `name` if it is one of `options`, else refuse it with the closest one.
 
@@ -54,5 +57,6 @@ def choose(kind: str, name: str, options: Iterable[str]) -> str:
     if name in known:
         return name
     close = get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]}?" if close else f"There is: {', '.join(known)}."
+    shown = known if len(known) <= _SHOWN else [*known[:_SHOWN], f"… ({len(known)} in all)"]
+    hint = f"Did you mean {close[0]}?" if close else f"There is: {', '.join(shown)}."
     raise SettingError(f"{name!r} is not a {kind}. {hint}")

@@ -1,6 +1,7 @@
 """Every field of every diffusers scheduler that can be read, with its default; and the schedulers that cannot, and why.
 
-The defaults are those of diffusers 0.42. A field that a later version adds is in no table here, and is refused by name.
+The defaults are those of diffusers 0.42. A field of another scheduler is passed over where it asks for nothing; a field
+that a later version adds is in no table here, and is refused by name.
 """
 
 from typing import Any
@@ -140,6 +141,22 @@ FIELDS: dict[str, dict[str, Any]] = {
         "stochastic_sampling": False,
     },
     "FlowMatchHeunDiscreteScheduler": {"num_train_timesteps": 1000, "shift": 1.0},
+}
+
+# fields that were taken out of diffusers
+_GONE: dict[str, Any] = {"timestep_values": None, "tensor_format": "pt", "predict_epsilon": True}
+
+# what a scheduler's fields may say in another scheduler's file, beside False and None: published models carry along
+# what the schedulers that they had before looked at, and nobody looks at it any more
+LEFT_OVER: dict[str, list[Any]] = {
+    **{
+        field: [table[field] for table in FIELDS.values() if field in table]
+        for field in {field for table in FIELDS.values() for field in table}
+    },
+    "clip_sample": [],
+    "skip_prk_steps": [True],
+    "set_alpha_to_one": [True],
+    **{field: [value] for field, value in _GONE.items()},
 }
 
 _DISTILLED = "it samples a distilled network, for which this package has no sampler"

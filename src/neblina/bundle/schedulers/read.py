@@ -10,6 +10,7 @@ from typing import Any
 from neblina.bundle.schedulers.continuous import edm, score
 from neblina.bundle.schedulers.conversion import Conversion
 from neblina.bundle.schedulers.discrete import ddim, ddpm, levels, pndm
+from neblina.bundle.schedulers.fields import FIELDS
 from neblina.bundle.schedulers.lines import lines
 from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.solvers import deis, dpm, unipc
@@ -32,6 +33,12 @@ def read_scheduler(config: Mapping[str, Any]) -> Conversion:
     values.close()
     check_end(conversion.parameterisation, conversion.clock, conversion.schedule)
     return replace(conversion, steps=min(conversion.steps, conversion.schedule.steps or conversion.steps))
+
+
+def repaired(config: Mapping[str, Any], repairs: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the fields set, of those given, that its scheduler has."""
+    known = FIELDS.get(config.get("_class_name", ""), {})
+    return {**config, **{field: value for field, value in repairs.items() if field in known}}
 
 
 def sampling_of(config: Mapping[str, Any], conversion: Conversion) -> Sampling:

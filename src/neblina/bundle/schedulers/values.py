@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from neblina.bundle.schedulers.fields import FIELDS, REFUSED
+from neblina.bundle.schedulers.fields import FIELDS, LEFT_OVER, REFUSED
 from neblina.bundle.schedulers.ranges import RANGES
 from neblina.core.errors import CheckpointError, choose
 
@@ -24,7 +24,9 @@ class Values:
             raise CheckpointError(f"scheduler {self.kind} cannot be read: {REFUSED[self.kind]}")
         if self.kind not in FIELDS:
             raise CheckpointError(f"scheduler {self.kind} cannot be read; there is: {', '.join(FIELDS)}")
-        given = {key: value for key, value in config.items() if not key.startswith("_")}
+        given = {
+            key: value for key, value in config.items() if not (key.startswith("_") or self._left_over(key, value))
+        }
         for key in given:
             choose(f"field of {self.kind}", key, FIELDS[self.kind])
         self._values = {**FIELDS[self.kind], **given}
@@ -81,6 +83,21 @@ class Values:
         for field in sorted(self._open):
             if self._values[field] != FIELDS[self.kind][field]:
                 raise self.refusal(field, "it has no meaning here beside the other fields")
+
+    def _left_over(self, field: str, value: Any) -> bool:
+        """Whether a field is another scheduler's and asks for nothing.
+
+        Raises:
+            CheckpointError: it is another scheduler's and asks for something.
+        """
+        if field in FIELDS[self.kind] or field not in LEFT_OVER:
+            return False
+        if value is None or value is False or value in LEFT_OVER[field]:
+            return True
+        raise CheckpointError(
+            f"{self.kind}: {field} = {value!r} is not supported: it is another scheduler's, and diffusers passes over "
+            "it; take it out to sample without it"
+        )
 
     def _check(self) -> None:
         """Refuse a value of another kind or range."""
