@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from beside import SEED, both, change, drawing, draws, given, latents_of, photo
+from beside import CLOSE, SEED, both, drawing, draws, far, given, latents_of, photo
 from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
@@ -108,16 +108,18 @@ def told_text(pipeline: Any) -> Any:
 
 
 def told_edit(pipeline: Any) -> Any:
-    return pipeline(PROMPT, image=given(photo(16, 16)), num_inference_steps=3, output_type="latent").images
+    image = given(photo(16, 16))
+    return pipeline(PROMPT, image=image, strength=0.7, num_inference_steps=3, output_type="latent").images
 
 
 def asked_edit(model: Model) -> Any:
-    return latents_of(lambda: model.edit(photo(16, 16), PROMPT, steps=3, seed=SEED))
+    return latents_of(lambda: model.edit(photo(16, 16), PROMPT, strength=0.7, steps=3, seed=SEED))
 
 
 def told_mask(pipeline: Any) -> Any:
     image, size = given(photo(16, 16)), {"height": 16, "width": 16}
-    return pipeline(PROMPT, image, mask(), **size, num_inference_steps=3, strength=1.0, output_type="latent").images
+    asked = {"image": image, "mask_image": mask(), "strength": 1.0, "num_inference_steps": 3}
+    return pipeline(PROMPT, **asked, **size, output_type="latent").images
 
 
 def asked_mask(model: Model) -> Any:
@@ -195,9 +197,10 @@ def test_diffusers_opens_what_is_saved_and_makes_the_same(family: str, tmp_path:
     if getattr(theirs, "text_encoder", None) is not None and not hasattr(theirs.text_encoder, "text_model"):
         object.__setattr__(theirs.text_encoder, "text_model", theirs.text_encoder)
     assert type(theirs) is type(pair.theirs)
-    assert torch.equal(once(way.told, theirs), wanted)
+    # weights that lie elsewhere in memory are multiplied in another order, which clipping magnifies
+    assert far(once(way.told, theirs), wanted) < CLOSE / 10
     again = load(tmp_path / "again", device="cpu")
-    assert torch.equal(way.asked(again), way.asked(pair.model))
+    assert far(way.asked(again), way.asked(pair.model)) < CLOSE / 10
 
 
 @pytest.mark.parametrize("family", list(WAYS))

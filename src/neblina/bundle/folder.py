@@ -28,6 +28,7 @@ from neblina.nets.network import Network
 from neblina.processes.schedules import Schedule, make_schedule
 
 INDEX = "model_index.json"
+LAYOUT = "0.42.0"  # of diffusers' folders; some of its pipelines do not open one that does not say
 SMALL = "low_res_scheduler"
 SCHEDULER = "scheduler_config.json"
 _OF_PICTURES = {
@@ -60,7 +61,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     name = pipeline.name
     if bundle.own_codec is None and scheduler is not None:
         name = _OF_PICTURES.get(scheduler["_class_name"], "DDPMPipeline")
-    index: dict[str, Any] = {"_class_name": name}
+    index: dict[str, Any] = {"_class_name": name, "_diffusers_version": LAYOUT}
     card = {
         "process": bundle.schedule.config(),
         "parameterisation": bundle.parameterisation,

@@ -61,7 +61,8 @@ def write_scheduler(
         theirs = (
             read.schedule,
             read.parameterisation,
-            read.learned_variance,
+            # a model's own scheduler may not look at the variance that its network says: DiT's
+            read.learned_variance or (learned_variance and config == sampling.scheduler),
             read.clock or default_clock(row, schedule),
         )
         if theirs != (schedule, parameterisation, learned_variance, told):
