@@ -9,6 +9,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from beside import change
 from models import CONFIG, small_bundle
 from parity.harness import HOLD_RATIO
 from torch import Tensor
@@ -45,6 +46,7 @@ def written(folder: Path, kind: str, settings: dict[str, Any]) -> Path:
     save_bundle(small_bundle(), folder)
     (folder / CARD).unlink()
     getattr(diffusers, kind)(**settings).save_pretrained(folder / "scheduler")
+    change(folder / "model_index.json", scheduler=["diffusers", kind])
     return folder
 
 

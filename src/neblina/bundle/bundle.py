@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from neblina.bundle.index import Kept
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import Sampling
 from neblina.bundle.texts import Texts
@@ -17,19 +17,6 @@ from neblina.nets.labelled import LabelledUNet
 from neblina.nets.network import Network
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A component that is not used here and is carried along when the model is saved.
-
-    Attributes:
-        written: library and class in `model_index.json`.
-        folder: where it lies, None for one that the index leaves empty.
-    """
-
-    written: tuple[str | None, str | None]
-    folder: Path | None
 
 
 @dataclass(frozen=True)

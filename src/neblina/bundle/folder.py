@@ -14,22 +14,22 @@ from typing import Any
 
 from torch import nn
 
-from neblina.bundle.bundle import Bundle, Kept
+from neblina.bundle.bundle import Bundle
 from neblina.bundle.components import Opening, codec_of, labelled, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
-from neblina.bundle.pipelines import Pipeline, pipelines
+from neblina.bundle.index import INDEX, SMALL, Kept, check_classes, class_of, kept_components, read_index
+from neblina.bundle.pipelines import Pipeline
 from neblina.bundle.schedulers import Sampling, read_scheduler, repaired, sampling_of, write_scheduler
 from neblina.bundle.texts import Texts, read_texts
 from neblina.codecs.codec import Codec
+from neblina.codecs.kl import KLCodec
 from neblina.core.atomic import new_folder, recover
-from neblina.core.errors import CheckpointError, SettingError, choose
+from neblina.core.errors import CheckpointError, choose
 from neblina.denoisers.parameterisations import check_end
 from neblina.nets.network import Network
 from neblina.processes.schedules import Schedule, make_schedule
 
-INDEX = "model_index.json"
 LAYOUT = "0.42.0"  # of diffusers' folders; some of its pipelines do not open one that does not say
-SMALL = "low_res_scheduler"
 SCHEDULER = "scheduler_config.json"
 _OF_PICTURES = {
     "DDIMScheduler": "DDIMPipeline",
@@ -107,6 +107,9 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a model folder: there is no such folder")
     index, pipeline = read_index(folder)
+    check_classes(folder, index, pipeline, [name for name in (pipeline.network, pipeline.embedder) if name])
+    if codec is None and pipeline.codec is not None:
+        check_classes(folder, index, pipeline, [pipeline.codec])
     parts = Parts(
         pipeline,
         {name: index[name] for name in pipeline.settings if name in index},
@@ -114,13 +117,14 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
         codec if codec is not None or pipeline.codec is None else _read_codec(folder, pipeline, opening),
         read_texts(folder, pipeline, index, opening),
         _small(folder),
-        _kept(folder, index, pipeline),
+        kept_components(folder, index, pipeline),
     )
     card = folder / CARD
     if card.exists():
         return _with_card(parts, read_json(card), card)
     place = folder / "scheduler" / SCHEDULER
-    return foreign_bundle(parts, read_json(place), str(place))
+    kind = class_of(folder, index, pipeline, "scheduler")  # the index decides, as in diffusers
+    return foreign_bundle(parts, {**read_json(place), "_class_name": kind}, str(place))
 
 
 @dataclass(frozen=True)
@@ -160,25 +164,8 @@ def foreign_bundle(parts: Parts, scheduler: Mapping[str, Any], where: str) -> Bu
         **{each.name: getattr(parts, each.name) for each in fields(parts)},
     )
     _check_fit(bundle, where)
+    _check_scale(bundle)
     return bundle
-
-
-def read_index(folder: Path) -> tuple[dict[str, Any], Pipeline]:
-    """The `model_index.json` of a folder, and what its class of pipeline is made of.
-
-    Raises:
-        CheckpointError: there is none, or it names a class that is not opened here.
-    """
-    if not (folder / INDEX).exists():
-        raise CheckpointError(f"{folder} is not a model folder: {INDEX} is missing")
-    index = read_json(folder / INDEX)
-    name = index.get("_class_name")
-    if not isinstance(name, str):
-        raise CheckpointError(f"{folder / INDEX} does not say its _class_name")
-    try:
-        return index, pipelines[name]
-    except SettingError as error:
-        raise CheckpointError(f"{folder / INDEX}: {error}") from error
 
 
 def _read_network(folder: Path, pipeline: Pipeline, opening: Opening) -> Network:
@@ -205,27 +192,6 @@ def _small(folder: Path) -> tuple[Schedule, Mapping[str, Any]] | None:
         return None
     config = read_json(place)
     return read_scheduler(config).schedule, config
-
-
-def _kept(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Kept]:
-    """Components that are not used here: a safety checker, a depth estimator.
-
-    Raises:
-        CheckpointError: an entry of the index that is neither a component nor followed.
-    """
-    used = {pipeline.network, pipeline.codec, pipeline.embedder, "scheduler", SMALL, *pipeline.settings}
-    used |= {name for pair in pipeline.texts for name in pair}
-    kept = {}
-    for name, value in index.items():
-        if name.startswith("_") or name in used:
-            continue
-        if not (isinstance(value, list) and len(value) == 2):
-            raise CheckpointError(
-                f"{folder / INDEX}: {name} = {value!r} is no component, and this version knows no setting of that name"
-            )
-        there = (folder / name).is_dir()
-        kept[name] = Kept((value[0], value[1]), folder / name if there and value[0] is not None else None)
-    return kept
 
 
 def _classes(parts: Parts) -> tuple[tuple[str, ...], int | None]:
@@ -281,6 +247,24 @@ def _check_fit(bundle: Bundle, where: str) -> None:
         )
     if bundle.text is not None:
         bundle.text.check(config.wants)
+
+
+def _check_scale(bundle: Bundle) -> None:
+    """Refuse a scale of latents that the model's own pipeline does not look at.
+
+    Raises:
+        CheckpointError: naming the field of the codec's configuration.
+    """
+    config = bundle.own_codec.net.config if isinstance(bundle.own_codec, KLCodec) else None
+    ignored: dict[str, Any] = {} if config is None else {"shift_factor": config.shift_factor or None}
+    if config is not None and (bundle.pipeline.family is None or bundle.pipeline.family.numbers is None):
+        ignored["latents_mean"] = config.latents_mean  # SDXL's alone do
+    for name, value in ignored.items():
+        if value is not None:
+            raise CheckpointError(
+                f"the codec's configuration ({bundle.pipeline.codec}) says {name} = {value}, and a "
+                f"{bundle.pipeline.name} does not look at it: take it out, or say of which pipeline the model is"
+            )
 
 
 def _with_card(parts: Parts, card: dict[str, Any], place: Path) -> Bundle:

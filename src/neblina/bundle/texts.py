@@ -1,5 +1,6 @@
 """The text encoders of a model: which of its components read prompts, and how its family does."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from torch import nn
 
 from neblina.bundle.components import Opening
 from neblina.bundle.files import read_json
+from neblina.bundle.index import class_of
 from neblina.bundle.pipelines import Pipeline
 from neblina.bundle.weights import read_weights
 from neblina.core.conditions import Condition, Wants
 from neblina.core.errors import CheckpointError
 from neblina.encoders.families import Family, Framing, check_fit, encode_prompts, refiner_numbers
 from neblina.encoders.text import TextEncoder, make_text_encoder
-from neblina.encoders.tokens import load_tokenizer
+from neblina.encoders.tokens import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,25 @@ def read_texts(folder: Path, pipeline: Pipeline, index: Mapping[str, Any], openi
         where = folder / name
         if not (where / "config.json").exists():
             raise CheckpointError(f"{where / 'config.json'} is missing: the model's index names a text encoder there")
+        words = load_tokenizer(folder / tokenizer)
+        _check_tokenizer(words, class_of(folder, index, pipeline, tokenizer), folder / tokenizer)
+        kind = class_of(folder, index, pipeline, name)  # the index decides, as in diffusers
         encoders[name] = make_text_encoder(
-            read_json(where / "config.json"),
+            {**read_json(where / "config.json"), "architectures": [kind]},
             read_weights(where, "model", opening.variant),
-            load_tokenizer(folder / tokenizer),
+            words,
             what=str(where),
             dtype=opening.dtype,
             device=opening.device,
         )
     written = {part: (index[part][0], index[part][1]) for pair in pipeline.texts for part in pair if part in index}
     return Texts(family_of(pipeline.family, index, len(present)), encoders, dict(present), written)
+
+
+def _check_tokenizer(tokenizer: Tokenizer, listed: str, place: Path) -> None:
+    own = json.loads(tokenizer.files.get("tokenizer_config.json", "{}")).get("tokenizer_class") or listed
+    if own.removesuffix("Fast") != listed.removesuffix("Fast"):
+        raise CheckpointError(f"{place}: the model's index says a {listed}, and tokenizer_config.json a {own}")
 
 
 def family_of(family: Family, settings: Mapping[str, Any], encoders: int) -> Family:

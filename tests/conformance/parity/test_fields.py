@@ -49,6 +49,27 @@ def test_every_field_of_a_signature_stands_in_the_table_with_its_default(kind: s
     assert FIELDS[kind] == SIGNATURES[kind]
 
 
+SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "trained_betas": None}
+SD |= {"num_train_timesteps": 1000, "steps_offset": 1}
+LEFT = {"skip_prk_steps": True, "set_alpha_to_one": False, "clip_sample": False, "sample_max_value": 1.0}
+PUBLISHED = {
+    "Stable Diffusion 1.5": ("PNDMScheduler", {**SD, **LEFT}, ("clip_sample", "sample_max_value")),
+    "Stable Diffusion 2.1": ("DDIMScheduler", {**SD, **LEFT}, ("skip_prk_steps",)),
+    "Stable Diffusion 2.1, Euler": ("EulerDiscreteScheduler", {**SD, **LEFT}, tuple(LEFT)),
+    "SDXL": ("EulerDiscreteScheduler", {**SD, **LEFT, "timestep_spacing": "leading"}, tuple(LEFT)),
+    "latent diffusion": ("DDIMScheduler", {**SD, "timestep_values": None}, ("timestep_values",)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_a_published_scheduler_carries_along_changes_nothing(name: str) -> None:
+    kind, config, strange = PUBLISHED[name]
+    own = {field: value for field, value in config.items() if field not in strange}
+    assert read_scheduler({"_class_name": kind, **config}) == read_scheduler({"_class_name": kind, **own})
+    with pytest.raises(CheckpointError, match="use_lu_lambdas = True is not supported: it is another scheduler's"):
+        read_scheduler({"_class_name": kind, **config, "use_lu_lambdas": True})
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_scheduler_that_cannot_be_read_is_refused_with_the_reason(kind: str) -> None:
     with pytest.raises(CheckpointError, match=f"scheduler {kind} cannot be read: "):

@@ -79,9 +79,7 @@ def test_every_scheduler_makes_diffusers_latents(pair: Pair, sampler: str, guida
         pytest.skip("diffusers averages v over the steps, not ε: docs/schedulers.md")
     swapped = pair.sampled_by(SAMPLERS[sampler](pair.theirs.scheduler.config), tmp_path)
     with drawing(draws(2)):
-        wanted = swapped.theirs(
-            PROMPTS, num_inference_steps=7, guidance_scale=guidance, output_type="latent"
-        ).images
+        wanted = swapped.theirs(PROMPTS, num_inference_steps=7, guidance_scale=guidance, output_type="latent").images
     ours = latents_of(lambda: swapped.model.generate(PROMPTS, steps=7, guidance=guidance, seed=5))
     assert far(ours, wanted) < CLOSE
 

@@ -124,9 +124,7 @@ def test_an_edit_of_any_strength(
             output_type="latent",
         ).images
     ours = latents_of(
-        lambda: pair.model.edit(
-            picture, PROMPT, strength=strength, negative=NEGATIVE, steps=8, guidance=4.0, seed=SEED
-        )
+        lambda: pair.model.edit(picture, PROMPT, strength=strength, negative=NEGATIVE, steps=8, guidance=4.0, seed=SEED)
     )
     assert far(ours, wanted) < CLOSE
 

@@ -29,8 +29,6 @@ from pipelines import (
     pictures,
     refiner,
     sd1,
-    sd2,
-    sdxl,
     sdxl_inpainting,
     unconditional_ldm,
     unet,
@@ -212,7 +210,9 @@ def test_every_file_says_what_it_said(family: str, tmp_path: Path) -> None:
     assert after == before
     for place in pair.place.rglob("*.safetensors"):
         one, other = (load_file(path) for path in (place, tmp_path / "again" / place.relative_to(pair.place)))
-        one, other = ({name.removeprefix("text_model."): value for name, value in each.items()} for each in (one, other))
+        one, other = (
+            {name.removeprefix("text_model."): value for name, value in each.items()} for each in (one, other)
+        )
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
 

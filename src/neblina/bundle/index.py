@@ -1,0 +1,96 @@
+"""What a folder's `model_index.json` says: which class of pipeline, and of which class each of its components is."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neblina.bundle.components import kinds
+from neblina.bundle.files import read_json
+from neblina.bundle.pipelines import Pipeline, pipelines
+from neblina.core.errors import CheckpointError, SettingError
+
+INDEX = "model_index.json"
+SMALL = "low_res_scheduler"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A component that is not used here and is carried along when the model is saved.
+
+    Attributes:
+        written: library and class in `model_index.json`.
+        folder: where it lies, None for one that the index leaves empty.
+    """
+
+    written: tuple[str | None, str | None]
+    folder: Path | None
+
+
+def read_index(folder: Path) -> tuple[dict[str, Any], Pipeline]:
+    """The index of a folder, and what its class of pipeline is made of.
+
+    Raises:
+        CheckpointError: there is none, or it names a class that is not opened here.
+    """
+    if not (folder / INDEX).exists():
+        raise CheckpointError(f"{folder} is not a model folder: {INDEX} is missing")
+    index = read_json(folder / INDEX)
+    name = index.get("_class_name")
+    if not isinstance(name, str):
+        raise CheckpointError(f"{folder / INDEX} does not say its _class_name")
+    try:
+        return index, pipelines[name]
+    except SettingError as error:
+        raise CheckpointError(f"{folder / INDEX}: {error}") from error
+
+
+def class_of(folder: Path, index: Mapping[str, Any], pipeline: Pipeline, name: str) -> str:
+    """The class of a component that the pipeline cannot do without.
+
+    Raises:
+        CheckpointError: the index lists none.
+    """
+    match index.get(name):
+        case [str(), str() as kind]:
+            return kind
+        case listed:
+            raise CheckpointError(
+                f"{folder / INDEX} says {name} = {listed!r}, and a {pipeline.name} has a component of that name: "
+                "write its library and its class there"
+            )
+
+
+def check_classes(folder: Path, index: Mapping[str, Any], pipeline: Pipeline, names: Iterable[str]) -> None:
+    """Refuse components that the index says are of another class than they themselves say.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    for name in names:
+        listed, place = class_of(folder, index, pipeline, name), folder / name / "config.json"
+        own = read_json(place).get("_class_name", listed)
+        if listed != own and (listed not in kinds or own not in kinds or kinds[listed] is not kinds[own]):
+            raise CheckpointError(f"{folder / INDEX} says that {name} is a {listed}, and {place} says a {own}")
+
+
+def kept_components(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Kept]:
+    """Components that are not used here: a safety checker, a depth estimator.
+
+    Raises:
+        CheckpointError: an entry of the index that is neither a component nor followed.
+    """
+    used = {pipeline.network, pipeline.codec, pipeline.embedder, "scheduler", SMALL, *pipeline.settings}
+    used |= {name for pair in pipeline.texts for name in pair}
+    kept = {}
+    for name, value in index.items():
+        if name.startswith("_") or name in used:
+            continue
+        if not (isinstance(value, list) and len(value) == 2):
+            raise CheckpointError(
+                f"{folder / INDEX}: {name} = {value!r} is no component, and no setting that this version knows of a "
+                f"{pipeline.name}"
+            )
+        there = (folder / name).is_dir()
+        kept[name] = Kept((value[0], value[1]), folder / name if there and value[0] is not None else None)
+    return kept
