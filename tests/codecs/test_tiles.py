@@ -10,9 +10,10 @@ from torch import Tensor
 
 from neblina.codecs.codec import Pixels
 from neblina.codecs.kl import KLCodec
-from neblina.codecs.tiles import in_tiles, spans, weights
+from neblina.codecs.tiles import in_tiles
 from neblina.codecs.tiny import TinyCodec
 from neblina.codecs.vq import VQCodec
+from neblina.core.tiles import spans, weights
 from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from neblina.nets.tiny_autoencoder import AutoencoderTiny, AutoencoderTinyConfig
 from neblina.nets.vq_autoencoder import VQAutoencoder, VQConfig

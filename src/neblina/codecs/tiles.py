@@ -1,75 +1,15 @@
-"""A large picture is coded in overlapping tiles, so that memory does not grow with it.
-
-Along an axis of L cells, n tiles of one size s ≥ (L + (n − 1) o) / n start at evenly spaced places; n is the smallest
-that keeps s within the limit, so that no tile is a remnant and they overlap by o cells or more. A tile's weight rises
-linearly over what it shares with its neighbour, and weights are divided by their sum at every place: what two tiles
-agree on is kept exactly, and between them one fades into the other.
+"""A large picture is coded in overlapping tiles (`core.tiles`), so that memory does not grow with it.
 
 Tiles change what looks over the whole picture: normalisations over a feature map and the attention see their tile only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Span:
-    """One tile along one axis.
-
-    Attributes:
-        start, stop: the cells it covers.
-        rise, fall: cells it shares with the tile before and after.
-    """
-
-    start: int
-    stop: int
-    rise: int = 0
-    fall: int = 0
-
-
-def spans(length: int, limit: int, overlap: int) -> list[Span]:
-    """Tiles of one size that cover `length` cells.
-
-    Args:
-        length: cells, at least one.
-        limit: cells that a tile may have, more than `overlap`.
-        overlap: cells that neighbours share, at least.
-    """
-    if length <= limit:
-        return [Span(0, length)]
-    count = -(-(length - overlap) // (limit - overlap))
-    size = -(-(length + (count - 1) * overlap) // count)
-    starts = [number * (length - size) // (count - 1) for number in range(count)]
-    shared = [before + size - after for before, after in pairwise(starts)]
-    return [
-        Span(start, start + size, rise, fall)
-        for start, rise, fall in zip(starts, [0, *shared], [*shared, 0], strict=True)
-    ]
-
-
-def weights(tiles: list[Span], scale: int, like: Tensor) -> list[Tensor]:
-    """The weight of every tile at its own samples, `scale` of them a cell; over all tiles they sum to one at every
-    sample. Shape (size · scale,) each, on the device of `like`, float32."""
-    total = torch.zeros(tiles[-1].stop * scale)
-    ramps = []
-    for tile in tiles:
-        size, rise, fall = ((cells * scale) for cells in (tile.stop - tile.start, tile.rise, tile.fall))
-        place = torch.arange(size) + 0.5
-        ramp = torch.ones(size)
-        if rise:
-            ramp = torch.minimum(ramp, place / rise)
-        if fall:
-            ramp = torch.minimum(ramp, place.flip(0) / fall)
-        ramps.append(ramp)
-        total[tile.start * scale : tile.stop * scale] += ramp
-    return [
-        (ramp / total[tile.start * scale : tile.stop * scale]).to(like.device)
-        for ramp, tile in zip(ramps, tiles, strict=True)
-    ]
+from neblina.core.tiles import spans, weights
 
 
 def in_tiles(

@@ -1,14 +1,15 @@
 """A canvas larger than what a network was trained on: ask about overlapping crops, believe their weighted mean.
 
-    x̂_0 = Σ_i w_i ⊙ place_i( x̂_0(crop_i x) ) / Σ_i w_i ⊙ place_i(1)
+    x̂_0 = Σ_i w_i ⊙ place_i( x̂_0(crop_i x) ),    Σ_i place_i(w_i) = 1
 
-with weights that fall linearly towards a crop's borders, so that no edge of a crop shows. Every cell of the canvas lies
-in a crop by construction, and the crops of one step are one call of the network.
+with weights that fall linearly towards a crop's borders, so that no edge of a crop shows. Crops have the size that the
+network knows; every cell of the canvas lies in one by construction, and the crops of one step are one network call.
 
 Bar-Tal et al. MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation. ICML 2023, eq. 3 to 5.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -16,14 +17,16 @@ from torch import Tensor
 from neblina.core.errors import SettingError
 from neblina.core.plan import Combine, Leaf, Plan, Query
 from neblina.core.posterior import Posterior
+from neblina.core.tiles import spans, weights
 from neblina.guidance.composing import gathered
 
 
 def crops(plan: Plan, size: int, overlap: int) -> Plan:
-    """Ask `plan` about square crops of a batch of shape (B, C, H, W) and take the weighted mean of their means.
+    """Ask `plan` about square crops of a batch of shape (B, C, H, W) and take the weighted mean of its beliefs.
 
     Args:
-        plan: of crops; a canvas no larger than a crop is asked about as it is.
+        plan: of crops; a canvas no larger than a crop is asked about as it is. Its conditions hold no maps of the
+            canvas's size, since they are not cut.
         size: side of a crop in cells.
         overlap: cells that neighbouring crops share at least.
     Raises:
@@ -35,42 +38,34 @@ def crops(plan: Plan, size: int, overlap: int) -> Plan:
         )
 
     def cropped(query: Query) -> tuple[list[Leaf], Combine]:
-        height, width = query.x.shape[-2:]
-        if height <= size and width <= size:
+        down, along = (spans(length, size, overlap, whole=True) for length in query.x.shape[-2:])
+        if len(down) == len(along) == 1:
             return plan(query)
-        places = [
-            (slice(top, top + min(size, height)), slice(left, left + min(size, width)))
-            for top in starts(height, size, overlap)
-            for left in starts(width, size, overlap)
-        ]
-        leaves, beliefs = gathered(
-            [plan(Query(query.x[..., rows, columns], query.t, query.rows)) for rows, columns in places]
-        )
-        return leaves, lambda posteriors: _fused(query.x, places, beliefs(posteriors), overlap)
+        places = [(..., slice(row.start, row.stop), slice(one.start, one.stop)) for row, one in product(down, along)]
+        leaves, beliefs = gathered([plan(Query(query.x[place], query.t, query.rows)) for place in places])
+        shares = [row[:, None] * one for row, one in product(weights(down, 1, query.x), weights(along, 1, query.x))]
+
+        def fuse(posteriors: Sequence[Posterior]) -> Posterior:
+            given = beliefs(posteriors)
+
+            def mean(values: Sequence[Tensor | None]) -> Tensor | None:
+                total: Tensor | None = None
+                for place, share, value in zip(places, shares, values, strict=True):
+                    if value is None:
+                        return None
+                    if total is None:
+                        total = value.new_zeros(query.x.shape)
+                    total[place] += share.to(value.dtype) * value
+                return total
+
+            whole = mean([one.mean for one in given])
+            assert whole is not None  # every belief has a mean
+            return Posterior(
+                whole,
+                unclipped_mean=mean([one.unclipped_mean for one in given]),
+                variance_fraction=mean([one.variance_fraction for one in given]),
+            )
+
+        return leaves, fuse
 
     return cropped
-
-
-def starts(length: int, size: int, overlap: int) -> list[int]:
-    """Where crops of `size` begin along `length`: evenly, the first at 0 and the last at the end."""
-    if length <= size:
-        return [0]
-    count = -(-(length - overlap) // (size - overlap))
-    return [round(number * (length - size) / (count - 1)) for number in range(count)]
-
-
-def _fused(x: Tensor, places: Sequence[tuple[slice, slice]], beliefs: Sequence[Posterior], overlap: int) -> Posterior:
-    total, weights = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
-    for (rows, columns), belief in zip(places, beliefs, strict=True):
-        weight = _ramp(rows, overlap)[:, None] * _ramp(columns, overlap)
-        weight = weight.to(x)
-        total[..., rows, columns] += weight * belief.mean
-        weights[..., rows, columns] += weight
-    return Posterior(total / weights)
-
-
-def _ramp(span: slice, overlap: int) -> Tensor:
-    """Weights along a crop: rising over the cells that neighbours share, from above 0 to 1, and falling likewise."""
-    place = torch.arange(span.stop - span.start, dtype=torch.float64)
-    distance = torch.minimum(place, place.flip(0)) + 1
-    return (distance / (overlap + 1)).clamp(max=1)
