@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from peers import machine
+from sd_model import write_text
 
 ROUNDS = 7
 ENCODE = """
@@ -22,20 +23,6 @@ from neblina.encoders.text import load_text_encoder
 folder = Path({folder!r})
 encode_prompts({family}, [load_text_encoder(folder / "text_encoder", folder / "tokenizer")], ["a red boat"])
 """
-START, STOP = "<|startoftext|>", "<|endoftext|>"
-
-
-def make_clip(folder: Path) -> None:
-    """A small Stable Diffusion 1 text encoder with a vocabulary of letters."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from neblina.encoders.tokens import clip_tokenizer
-
-    tokens = [*"abcdefghijklmnopqrstuvwxyz", *(f"{letter}</w>" for letter in "abcdefghijklmnopqrstuvwxyz"), START, STOP]
-    clip_tokenizer({token: number for number, token in enumerate(tokens)}, []).save(folder / "tokenizer")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ends = {"vocab_size": len(tokens), "bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1}
-    CLIPTextModel(CLIPTextConfig(**sizes, **ends)).save_pretrained(folder / "text_encoder")
 
 
 def make_bert(folder: Path) -> None:
@@ -55,7 +42,7 @@ def make_bert(folder: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         clip, bert = Path(place) / "clip", Path(place) / "bert"
-        make_clip(clip)
+        write_text(clip, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
         make_bert(bert)
         rows = {
             "python that does nothing": "pass",
