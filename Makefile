@@ -8,14 +8,17 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/neblina demo
 
+# a core each, one thread each: what the tests compute is too small for more
+TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(TOGETHER) -m "not slow"
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
 quick: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not training"
+	$(TOGETHER) -m "not slow and not training"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests benchmarks
