@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from neblina.cli.making import carry_out
-from neblina.cli.options import Opening, Output, Sampling
+from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
 def edit(
@@ -13,6 +13,7 @@ def edit(
     prompt: str | None = None,
     /,
     *,
+    label: Labels = None,
     strength: float = 0.6,
     method: Literal["noise", "inversion"] = "noise",
     source: str | None = None,
@@ -32,6 +33,8 @@ def edit(
         A picture; it comes back at its own size.
     prompt
         What it is to be.
+    label
+        The same as a class by number or name, of a model of classes; may be given several times.
     strength
         How far towards noise it is taken, above 0; 1 leaves nothing of it.
     method
@@ -44,6 +47,7 @@ def edit(
         A colour that transparent parts are laid on.
     """
     own = {
+        "labels": label,
         "photo": photo,
         "prompt": prompt,
         "strength": strength,

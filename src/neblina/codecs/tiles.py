@@ -6,7 +6,6 @@ Tiles change what looks over the whole picture: normalisations over a feature ma
 from collections.abc import Callable
 from itertools import product
 
-import torch
 from torch import Tensor
 
 from neblina.core.tiles import spans, weights

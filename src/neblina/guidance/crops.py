@@ -11,7 +11,6 @@ Bar-Tal et al. MultiDiffusion: Fusing Diffusion Paths for Controlled Image Gener
 from collections.abc import Sequence
 from itertools import product
 
-import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError

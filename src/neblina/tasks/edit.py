@@ -56,7 +56,7 @@ def edit(
         prompt: what it is to be.
         strength: above 0, at most 1, which leaves nothing of it; how far towards noise it is taken.
         method: noise, or inversion for faithful edits; that samples with DDIM.
-        source: what the photo shows, for inversion; the empty prompt leaves it to the model.
+        source: what the photo shows, for inversion: a prompt, or a class of a model of classes; empty leaves it open.
         labels: what it is to be, of a model of classes.
         settings: how to sample.
     Raises:
@@ -87,9 +87,9 @@ def _inverted(model: Model, stretch: Stretch, source: str, size: tuple[int, int]
     if stretch.start is None:
         raise SettingError("inversion begins at a photo")
     route = route_of(model.bundle, settings)
-    reads = model.bundle.text is not None
     unguided = replace(settings, n=1, guidance=1.0, omega=None, negative=None, offset=0)
-    condition = conditions_of(model.bundle, source if reads else None, None, unguided, size=size, count=1)
+    prompt, label = (source, None) if model.bundle.text is not None else (None, source or None)
+    condition = conditions_of(model.bundle, prompt, label, unguided, size=size, count=1)
     walk = route.walk
     times = truncate(walk.times, stretch.t_start, 0.0).flip(0)
     if settings.on_begin is not None:
