@@ -1,7 +1,7 @@
 """The five verbs: what they keep of a photo, what they change, and that picture k is picture k."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_more_strength_changes_more_and_all_of_it_forgets_the_photo() -> None:
 
     given = torch.from_numpy(photo(16, 16)).permute(2, 0, 1).float()
     gaps = [float((made(photo(16, 16), strength) - given).abs().mean()) for strength in (0.02, 0.3, 0.7)]
-    assert gaps[0] < 4
+    assert gaps[0] < 8  # the noise of that time is of 4 levels
     assert gaps[0] < gaps[1] < gaps[2]
     other = np.ascontiguousarray(255 - photo(16, 16))
     forgotten = (made(photo(16, 16), 1.0) - made(other, 1.0)).abs().mean()
@@ -116,20 +116,41 @@ def test_inverting_where_the_noise_is_one_number_and_walking_back_is_the_photo(s
     assert np.array_equal(hwc(back), photo(11, 16))
 
 
-def test_inversion_comes_back_to_the_photo_as_the_steps_grow(latent: Callable[[str], Model]) -> None:
-    """Under one prompt, without guidance; against the photo that went through the codec alone."""
+def test_inversion_comes_back_to_the_photo_with_the_steps_and_at_once_with_iterations() -> None:
+    """Of first order in the steps; iterated, every step is undone exactly."""
+    model = Model(small_bundle(schedule="cosine", parameterisation="v"), CPU)
+
+    def gap(steps: int, iterations: int = 1) -> float:
+        made = model.edit(photo(16, 16), method="inversion", strength=0.5, steps=steps, iterations=iterations)
+        return float(np.square(hwc(made).astype(float) - photo(16, 16)).mean() ** 0.5)
+
+    assert gap(64) < 0.4 * gap(16)
+    assert gap(8, 20) == 0
+
+
+def test_inversion_of_latents_comes_back_under_the_source_prompt_alone(latent: Callable[[str], Model]) -> None:
+    """Against the photo that went through the codec; under another prompt it becomes another picture."""
     model = latent("sd1")
-    through = model.decoded(model.encoded(model.from_pixels(photo(16, 16))))
+    through = (model.decoded(model.encoded(model.from_pixels(photo(16, 16)))).clamp(-1, 1) + 1) * 127.5
 
-    def gap(steps: int, method: str) -> float:
-        made = model.edit(
-            photo(16, 16), "a cat", source="a cat", guidance=1.0, method=method, strength=0.5, steps=steps,
-            sampler="ddim", grid="uniform",
-        )  # fmt: skip
-        return float((made.float() - ((through.clamp(-1, 1) + 1) * 127.5)).square().mean().sqrt())
+    def gap(prompt: str) -> float:
+        asked: dict[str, Any] = {"method": "inversion", "strength": 0.1, "steps": 200, "iterations": 8, "guidance": 1.0}
+        made = model.edit(photo(16, 16), prompt, source="a cat", **asked)
+        return float((made - through).square().mean().sqrt())
 
-    assert gap(64, "inversion") < 0.6 * gap(8, "inversion")
-    assert gap(64, "inversion") < 0.2 * gap(64, "noise")
+    assert gap("a cat") < 1
+    assert gap("a house in the snow") > 2
+
+
+def test_inversion_says_that_it_draws_no_noise(latent: Callable[[str], Model]) -> None:
+    asked: dict[str, Any] = {"method": "inversion", **QUICK}
+    with pytest.warns(Noticed, match="the same whatever the seed"):
+        made = latent("sd1").edit(photo(8, 8), "a cat", n=2, **asked)
+    assert close(made[0], made[1])
+    assert len(latent("sd1").edit(photo(8, 8), ["a cat", "a dog"], **asked)) == 2
+    for number, method in ((2, "noise"), (0, "inversion")):
+        with pytest.raises(SettingError, match="iteration"):
+            latent("sd1").edit(photo(8, 8), "a cat", method=method, iterations=number)
 
 
 def test_inversion_reads_its_source(latent: Callable[[str], Model], pixels: Model) -> None:
@@ -161,15 +182,12 @@ def close(one: Tensor, other: Tensor) -> bool:
     return int((one.int() - other.int()).abs().max()) <= 1
 
 
-@pytest.mark.parametrize(
-    "verb", ["edit", "inversion", "inpaint", "repaint", "outpaint", "upscale", "told mask", "told"]
-)
+@pytest.mark.parametrize("verb", ["edit", "inpaint", "repaint", "outpaint", "upscale", "told mask", "told"])
 def test_picture_k_of_every_verb_is_the_same_whatever_the_batch(verb: str, latent: Callable[[str], Model]) -> None:
     def made(**numbers: int) -> Tensor:
         given: dict[str, Any] = {**numbers, **QUICK}
-        if verb in ("edit", "inversion"):
-            method = "noise" if verb == "edit" else verb
-            return latent("sd1").edit(photo(13, 16), "a cat", method=method, **given)
+        if verb == "edit":
+            return latent("sd1").edit(photo(13, 16), "a cat", **given)
         if verb in ("inpaint", "told mask"):
             return latent("sd1" if verb == "inpaint" else "inpainting").inpaint(
                 photo(13, 16), box(13, 16), "a cat", **given
@@ -178,7 +196,9 @@ def test_picture_k_of_every_verb_is_the_same_whatever_the_batch(verb: str, laten
             return latent("sd1").inpaint(photo(13, 16), box(13, 16), "a cat", sampler="repaint", **given)
         if verb == "outpaint":
             return latent("sd1").outpaint(photo(13, 16), "a cat", right=3, **given)
-        return latent("sd1" if verb == "upscale" else "upscaler").upscale(photo(7, 6), "a cat", factor=4, **given)
+        if verb == "upscale":
+            return latent("sd1").upscale(photo(7, 6), "a cat", factor=3, strength=0.7, **given)
+        return latent("upscaler").upscale(photo(7, 6), "a cat", **given)
 
     at_once = made(n=3)
     assert close(made(n=3, batch=1), at_once)
@@ -278,14 +298,35 @@ def test_an_extended_photo_keeps_its_bytes_at_every_side(
     assert (made != continued).any(-1)[outside].mean() > 0.5
 
 
+@dataclass(frozen=True)
+class Shifting:
+    """A codec that pales what it decodes, as real ones shift colours a little."""
+
+    factor: int = 1
+    channels: int = 3
+    picture_channels: int = 3
+
+    def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
+        return pictures
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return 0.7 * latents + 0.25
+
+    preview = decode
+
+
 def test_no_seam_shows_where_the_made_meets_the_photo() -> None:
-    """The model makes one flat colour, far from the photo's; at the border the two meet within the photo's own steps."""
-    given = photo(24, 24)
-    made = hwc(saying(-1.0, "x0").outpaint(given, right=24, left=24, **QUICK)).astype(int)
-    inside = np.abs(np.diff(given.astype(int), axis=1)).mean()
-    for border in (24, 48):
-        assert np.abs(made[:, border] - made[:, border - 1]).mean() <= inside
-    assert given.min() > 20  # a plain paste of black would have been seen
+    """A model that rightly goes on with the photo's one colour, behind a codec that shifts it: that is taken out."""
+    model = saying(-0.5, "x0")
+    shifting = Model(replace(model.bundle, own_codec=Shifting()), CPU)
+    given = np.full((16, 12, 3), 64, np.uint8)  # −0.5
+    sides = {"left": 9, "right": 5, "top": 4, "bottom": 11}
+    made = hwc(shifting.outpaint(given, **sides, **QUICK))
+    assert made.min() >= 63
+    assert made.max() <= 65
+    mask = masks(16, 12)["corner"]
+    assert np.abs(hwc(shifting.inpaint(given, mask, **QUICK)).astype(int) - 64).max() <= 1
+    assert hwc(shifting.edit(given, **QUICK)).mean() > 100  # what would have been pasted
 
 
 def test_a_photo_is_extended_by_something(pixels: Model) -> None:
@@ -354,7 +395,7 @@ def test_any_model_enlarges_by_the_factor_exactly(
 def test_little_strength_keeps_the_enlargement(pixels: Model) -> None:
     wanted = torch.from_numpy(resize(read_photo(photo(8, 8)), (32, 32)).pixels).permute(2, 0, 1)
     made = pixels.upscale(photo(8, 8), labels=1, strength=0.02, steps=20)
-    assert float((made[0].float() - wanted.float()).abs().mean()) < 4
+    assert float((made[0].float() - wanted.float()).abs().mean()) < 8  # the noise of that time is of 4 levels
 
 
 # what is handed over
@@ -385,5 +426,5 @@ def test_what_reading_does_to_a_photo_is_said(pixels: Model, tmp_path: Path) -> 
 @pytest.mark.parametrize("verb", ["generate", "edit", "inpaint", "outpaint", "upscale"])
 def test_an_unknown_setting_is_refused_by_name(verb: str, pixels: Model) -> None:
     given: dict[str, list[Any]] = {"generate": [], "inpaint": [photo(8, 8), box(8, 8)]}
-    with pytest.raises(SettingError, match="'stesp' is not a setting. Did you mean steps"):
+    with pytest.raises(SettingError, match=r"'stesp' is not a setting\. Did you mean steps"):
         getattr(pixels, verb)(*given.get(verb, [photo(8, 8)]), stesp=3)

@@ -17,6 +17,7 @@ def edit(
     strength: float = 0.6,
     method: Literal["noise", "inversion"] = "noise",
     source: str | None = None,
+    iterations: int | None = None,
     size: str | None = None,
     background: str | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008, frozen
@@ -41,6 +42,8 @@ def edit(
         noise, or inversion for edits that keep what the two prompts have in common.
     source
         What the photo shows, for inversion.
+    iterations
+        Of every step of an inversion, 1 when left out; more come closer to the photo.
     size
         Scale the photo first, such as 768x512.
     background
@@ -53,6 +56,7 @@ def edit(
         "strength": strength,
         "method": method,
         "source": source,
+        "iterations": iterations,
         "size": size,
         "background": background,
     }

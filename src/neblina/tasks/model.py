@@ -149,6 +149,7 @@ class Model:
         strength: float = 0.6,
         method: str = "noise",
         source: str = "",
+        iterations: int = 1,
         labels: Labels | None = None,
         **settings: Any,
     ) -> Tensor:
@@ -160,6 +161,7 @@ class Model:
             strength: above 0, at most 1, which leaves nothing of it; how far towards noise it is taken.
             method: "noise", or "inversion" for faithful edits.
             source: what the photo shows, for inversion.
+            iterations: of every step of an inversion; more come closer to the photo, and take as much longer.
             labels: what it is to be, of a model of classes.
             settings: fields of `tasks.settings.Settings`, such as n, steps, sampler, guidance or seed.
         Returns:
@@ -176,6 +178,7 @@ class Model:
             strength=strength,
             method=method,
             source=source,
+            iterations=iterations,
             labels=labels,
             settings=asked,
         )

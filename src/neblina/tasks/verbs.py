@@ -62,12 +62,22 @@ def edit(
     strength: float = 0.6,
     method: str = "noise",
     source: str = "",
+    iterations: int = 1,
     size: str | None = None,
     background: str | None = None,
 ) -> Tensor:
     """A photo changed; arguments as in `tasks.edit.edit`."""
     opened = _photo(model, photo, size, background)
-    return model.edit(opened, prompt, labels=labels, strength=strength, method=method, source=source, **settings)
+    return model.edit(
+        opened,
+        prompt,
+        labels=labels,
+        strength=strength,
+        method=method,
+        source=source,
+        iterations=iterations,
+        **settings,
+    )
 
 
 def inpaint(
