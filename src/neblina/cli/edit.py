@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from neblina.cli.making import carry_out
-from neblina.cli.options import Opening, Output, Sampling
+from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
 def edit(
@@ -13,9 +13,11 @@ def edit(
     prompt: str | None = None,
     /,
     *,
+    label: Labels = None,
     strength: float = 0.6,
     method: Literal["noise", "inversion"] = "noise",
     source: str | None = None,
+    iterations: int | None = None,
     size: str | None = None,
     background: str | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008, frozen
@@ -32,23 +34,29 @@ def edit(
         A picture; it comes back at its own size.
     prompt
         What it is to be.
+    label
+        The same as a class by number or name, of a model of classes; may be given several times.
     strength
         How far towards noise it is taken, above 0; 1 leaves nothing of it.
     method
         noise, or inversion for edits that keep what the two prompts have in common.
     source
         What the photo shows, for inversion.
+    iterations
+        Of every step of an inversion, 1 when left out; more come closer to the photo.
     size
         Scale the photo first, such as 768x512.
     background
         A colour that transparent parts are laid on.
     """
     own = {
+        "labels": label,
         "photo": photo,
         "prompt": prompt,
         "strength": strength,
         "method": method,
         "source": source,
+        "iterations": iterations,
         "size": size,
         "background": background,
     }

@@ -1,11 +1,9 @@
 """`neblina generate`: pictures from a model, from words or classes."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
+from pathlib import Path
 
 from neblina.cli.making import carry_out
-from neblina.cli.options import Opening, Output, Sampling
+from neblina.cli.options import Labels, Opening, Output, Sampling, prompts_of
 
 
 def generate(
@@ -13,7 +11,8 @@ def generate(
     prompt: str | None = None,
     /,
     *,
-    label: Annotated[list[str] | None, Parameter(negative=())] = None,
+    prompts: Path | None = None,
+    label: Labels = None,
     size: str | None = None,
     start: str | None = None,
     t_start: float = 1.0,
@@ -30,6 +29,8 @@ def generate(
         A model's folder or file, or its name on the hub.
     prompt
         What they are to show; (word:1.3) gives a word more weight.
+    prompts
+        A text file with a prompt a line, in turn; one picture each unless -n says otherwise.
     label
         Class by number or name, of a model of classes; may be given several times.
     size
@@ -42,7 +43,7 @@ def generate(
         Where to stop, 0 is clean.
     """
     own = {
-        "prompt": prompt,
+        "prompt": prompt if prompts is None else prompts_of(prompts, prompt),
         "labels": label,
         "size": size,
         "start": start,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from neblina.cli.making import carry_out
-from neblina.cli.options import Opening, Output, Sampling
+from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
 def inpaint(
@@ -13,6 +13,7 @@ def inpaint(
     prompt: str | None = None,
     /,
     *,
+    label: Labels = None,
     strength: float = 1.0,
     soften: int = 0,
     background: str | None = None,
@@ -32,6 +33,8 @@ def inpaint(
         A picture of the same size: white is made anew, black is kept.
     prompt
         What the inside is to show.
+    label
+        The same as a class by number or name, of a model of classes; may be given several times.
     strength
         Below 1, what was inside shows through.
     soften
@@ -40,6 +43,7 @@ def inpaint(
         A colour that transparent parts of the photo are laid on.
     """
     own = {
+        "labels": label,
         "photo": photo,
         "mask": mask,
         "prompt": prompt,

@@ -25,15 +25,19 @@ def carry_out(verb: str, model: str, own: dict[str, Any], opening: Opening, samp
 
 
 def save(order: "Order", output: Output) -> "list[Made]":
-    """Make the pictures of an order and write each with its recipe, and a sheet of all where there are several."""
+    """Make the pictures of an order and write each with its recipe, and a sheet of all where there are several.
+
+    No picture is written over; the sheet shows the last order.
+    """
     import torch
 
     from neblina.data.sheets import save_sheet
     from neblina.encoders.prompts import PromptCut
-    from neblina.tasks.making import Watch, make, open_model
+    from neblina.tasks.making import Watch, keep, make, open_model, ready
     from neblina.tasks.preview import Preview
-    from neblina.tasks.provenance import save_picture
+    from neblina.tasks.settings import Noticed
 
+    ready(output.out)
     opened = open_model(order, device=output.device)
     preview = Preview(opened, output.out / "preview.png", output.preview)
     with bar(order.verb) as progress, warnings.catch_warnings(record=True) as said, preview:
@@ -54,14 +58,11 @@ def save(order: "Order", output: Output) -> "list[Made]":
         seconds = time.perf_counter() - began
         progress.update(task, words="")
     for warning in said:
-        if issubclass(warning.category, PromptCut):
+        if issubclass(warning.category, PromptCut | Noticed):
             console.print(f"[yellow]note:[/yellow] {warning.message}")
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    seed = order.arguments.get("seed", 0)
-    places = [output.out / f"{seed}-{one.number:05d}.png" for one in made]
-    for one, place in zip(made, places, strict=True):
-        save_picture(one.picture.permute(1, 2, 0).numpy(), place, one.provenance)
+    places = keep(made, output.out)
     shown = places[0]
     if len(made) > 1:
         shown = output.out / "sheet.png"

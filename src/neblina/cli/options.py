@@ -4,12 +4,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from neblina.core.errors import SettingError
+from neblina.core.errors import DataError, SettingError
+
+Labels = Annotated[list[str] | None, Parameter(negative=())]
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("The model", sort_key=3))
 @dataclass(frozen=True, kw_only=True)
 class Opening:
     """How a model is opened.
@@ -44,7 +46,7 @@ class Opening:
     lora: Annotated[list[str] | None, Parameter(negative=())] = None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("Sampling", sort_key=2))
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How pictures are sampled.
@@ -107,7 +109,7 @@ class Sampling:
     omega: float | None = None
     negative: str | None = None
     unconditional: Path | None = None
-    guidance_interval: tuple[float, float] | None = None
+    guidance_interval: Annotated[tuple[float, float] | None, Parameter(negative=())] = None
     guidance_rescale: float = 0.0
     threshold: float | None = None
     autoguidance: Path | None = None
@@ -124,7 +126,7 @@ class Sampling:
     batch: int | None = None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("Output", sort_key=1))
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """Where pictures go, and what is seen on the way.
@@ -132,7 +134,7 @@ class Output:
     Parameters
     ----------
     out
-        Folder for the pictures.
+        Folder for the pictures; none there is written over.
     preview
         Save what the first picture is believed to become as preview.png, every so many steps; 0 for never.
     device
@@ -165,6 +167,24 @@ def arguments_of(*options: Opening | Sampling) -> dict[str, Any]:
     named: dict[str, Any] = {name: given.pop(name) for name in ("eta", "tolerance") if name in given}
     settings = _settings(given.pop("setting", []), named)
     return {**given, "settings": settings} if settings else given
+
+
+def prompts_of(file: Path, prompt: str | None) -> list[str]:
+    """The lines of a text file that say something.
+
+    Raises:
+        SettingError: a prompt beside it, or no prompt in it.
+        DataError: no text file.
+    """
+    if prompt is not None:
+        raise SettingError(f"the prompt {prompt!r} and --prompts {file} say the same thing; give one")
+    try:
+        lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as a text file with a prompt a line: {error}") from error
+    if not any(lines):
+        raise SettingError(f"{file} holds no prompt; write one a line")
+    return [line for line in lines if line]
 
 
 def _lora(words: str) -> list[Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from neblina.cli.making import carry_out
-from neblina.cli.options import Opening, Output, Sampling
+from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
 def outpaint(
@@ -12,6 +12,7 @@ def outpaint(
     prompt: str | None = None,
     /,
     *,
+    label: Labels = None,
     left: int = 0,
     right: int = 0,
     top: int = 0,
@@ -31,12 +32,15 @@ def outpaint(
         A picture.
     prompt
         What the whole is to show.
+    label
+        The same as a class by number or name, of a model of classes; may be given several times.
     left, right, top, bottom
         Pixels to add at each side.
     background
         A colour that transparent parts are laid on.
     """
     own = {
+        "labels": label,
         "photo": photo,
         "prompt": prompt,
         "left": left or None,

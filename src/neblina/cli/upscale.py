@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from neblina.cli.making import carry_out
-from neblina.cli.options import Opening, Output, Sampling
+from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
 def upscale(
@@ -12,6 +12,7 @@ def upscale(
     prompt: str | None = None,
     /,
     *,
+    label: Labels = None,
     factor: int = 4,
     noise_level: int | None = None,
     strength: float | None = None,
@@ -30,6 +31,8 @@ def upscale(
         A picture.
     prompt
         What it shows.
+    label
+        The same as a class by number or name, of a model of classes; may be given several times.
     factor
         How many times as wide and high it gets.
     noise_level
@@ -40,6 +43,7 @@ def upscale(
         A colour that transparent parts are laid on.
     """
     own = {
+        "labels": label,
         "photo": photo,
         "prompt": prompt,
         "factor": factor,

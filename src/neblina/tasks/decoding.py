@@ -26,6 +26,8 @@ from neblina.core.errors import DataError
 MOST_PIXELS = 80_000_000  # 9,000 x 9,000: what a file declares before anything is unpacked
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")  # none runs another program
 
+IN_MEMORY = Path("the picture in memory")
+Given = str | Path | Image.Image | np.ndarray[Any, np.dtype[np.uint8]]
 Levels = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -57,7 +59,36 @@ def decode_file(path: str | Path) -> Decoded:
         DataError: missing, a folder, empty, cut short, no picture, animated, floating point, or too large to unpack.
     """
     place = Path(path)
-    content = _content(place)
+    return _decoded(place, _content(place))
+
+
+def decode(given: Given) -> Decoded:
+    """Read one picture: a file, a Pillow picture, or uint8 pixels of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+
+    Raises:
+        DataError: as `decode_file`, or pixels of another shape or dtype.
+    """
+    if isinstance(given, str | Path):
+        return decode_file(given)
+    if isinstance(given, np.ndarray):
+        if given.dtype != np.uint8 or given.ndim not in (2, 3) or given.shape[2:] not in ((), (1,), (3,), (4,)):
+            raise DataError(
+                f"pixels are uint8 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {given.dtype} of shape "
+                f"{given.shape}"
+            )
+        given = Image.fromarray(given[..., 0] if given.shape[2:] == (1,) else np.ascontiguousarray(given))
+    packed = io.BytesIO()  # as a file that loses nothing, so that there is one way of reading
+    try:
+        profile = {"icc_profile": given.info["icc_profile"]} if given.info.get("icc_profile") else {}
+        given.save(packed, "PNG", exif=given.getexif(), **profile)
+    except (OSError, ValueError, SystemError) as error:
+        raise DataError(
+            f"a picture of mode {given.mode} and size {given.size} is not read: convert it to RGB"
+        ) from error
+    return _decoded(IN_MEMORY, packed.getvalue())
+
+
+def _decoded(place: Path, content: bytes) -> Decoded:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:

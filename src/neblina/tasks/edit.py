@@ -10,6 +10,7 @@ Song, Meng, Ermon. Denoising Diffusion Implicit Models. ICLR 2021, section 4.3 (
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from neblina.samplers.generate import Stretch
 from neblina.tasks.asked import Labels, conditions_of, how_many
 from neblina.tasks.photos import Photo, fit
 from neblina.tasks.sampling import Work, route_of, sampled
-from neblina.tasks.settings import Settings
+from neblina.tasks.settings import Noticed, Settings
 
 if TYPE_CHECKING:
     from neblina.tasks.model import Model
@@ -46,6 +47,7 @@ def edit(
     strength: float = 0.6,
     method: str = "noise",
     source: str = "",
+    iterations: int = 1,
     labels: Labels | None = None,
     settings: Settings,
 ) -> Tensor:
@@ -56,7 +58,8 @@ def edit(
         prompt: what it is to be.
         strength: above 0, at most 1, which leaves nothing of it; how far towards noise it is taken.
         method: noise, or inversion for faithful edits; that samples with DDIM.
-        source: what the photo shows, for inversion; the empty prompt leaves it to the model.
+        source: what the photo shows, for inversion: a prompt, or a class of a model of classes; empty leaves it open.
+        iterations: of every step of an inversion; more come closer to the photo, and take as much longer.
         labels: what it is to be, of a model of classes.
         settings: how to sample.
     Raises:
@@ -65,6 +68,10 @@ def edit(
     choose("way to edit", method, METHODS)
     if method == "noise" and source:
         raise SettingError("a source prompt says what inversion begins with: give --method inversion too")
+    if method == "noise" and iterations != 1:
+        raise SettingError("iterations are of inversion: give --method inversion too")
+    if iterations < 1:
+        raise SettingError(f"inversion takes at least 1 iteration a step, not {iterations}")
     route = route_of(model.bundle, settings)
     t_start = route.time_of(strength)
     placed = fit(photo.size, model.multiple)
@@ -77,25 +84,32 @@ def edit(
         if samplers[route.sampler].function is not ddim or route.settings.get("eta", 0.0):
             settings = replace(settings, sampler="ddim")
             route = route_of(model.bundle, settings)
-        stretch = replace(stretch, start=_inverted(model, stretch, source, placed.padded, settings), noised=True)
+        if count > len({prompt} if prompt is None or isinstance(prompt, str) else set(prompt)) and labels is None:
+            warnings.warn(
+                Noticed("inversion draws no noise: pictures of one prompt are the same whatever the seed"), stacklevel=2
+            )
+        inverted = _inverted(model, stretch, source, iterations, placed.padded, settings)
+        stretch = replace(stretch, start=inverted, noised=True)
     made = model.decoded(sampled(model.bundle, Work(condition, shape, count, stretch), settings, device=model.device))
     return to_uint8(made[..., : photo.size[0], : photo.size[1]])
 
 
-def _inverted(model: Model, stretch: Stretch, source: str, size: tuple[int, int], settings: Settings) -> Tensor:
+def _inverted(
+    model: Model, stretch: Stretch, source: str, iterations: int, size: tuple[int, int], settings: Settings
+) -> Tensor:
     """The noisy latents that DDIM would have come from, under the source prompt and without guidance."""
     if stretch.start is None:
         raise SettingError("inversion begins at a photo")
     route = route_of(model.bundle, settings)
-    reads = model.bundle.text is not None
     unguided = replace(settings, n=1, guidance=1.0, omega=None, negative=None, offset=0)
-    condition = conditions_of(model.bundle, source if reads else None, None, unguided, size=size, count=1)
+    prompt, label = (source, None) if model.bundle.text is not None else (None, source or None)
+    condition = conditions_of(model.bundle, prompt, label, unguided, size=size, count=1)
     walk = route.walk
     times = truncate(walk.times, stretch.t_start, 0.0).flip(0)
     if settings.on_begin is not None:
-        settings.on_begin(len(times) - 1)
+        settings.on_begin((len(times) - 1) * iterations)
     denoiser = on_walk(model.bundle.denoiser(), walk)
     plan = GuidanceSettings(clip=model.bundle.sampling.clip).plan(denoiser, condition)
-    walking = ddim_invert(GaussianProcess(route.schedule), stretch.start.to(model.device), times)
+    walking = ddim_invert(GaussianProcess(route.schedule), stretch.start.to(model.device), times, iterations=iterations)
     with torch.no_grad():
         return sample(walking, plan, on_step=settings.on_step, cancelled=settings.cancelled).cpu()

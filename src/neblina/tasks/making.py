@@ -1,30 +1,35 @@
 """An order carried out, and every picture with what it takes to make it again.
 
 An `Order` is complete: a verb, a model, and arguments that are JSON values. `make` carries it out and says of every
-picture how it alone is made; `order_of` reads that back from a picture.
+picture how it alone is made; `keep` writes them where nothing is written over; `order_of` reads an order back from a
+picture.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from neblina.core.errors import DataError, choose
+from neblina.core.errors import DataError, StorageError, choose
 from neblina.samplers.drive import OnStep
 from neblina.tasks.classifier import load_classifier
 from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.model import Model, load
-from neblina.tasks.provenance import Input, Provenance
+from neblina.tasks.provenance import Input, Provenance, read_pixels, read_provenance, save_picture
 from neblina.tasks.settings import Settings
 from neblina.tasks.verbs import FILES, verbs
 
 OPENING = ("dtype", "revision", "variant", "prediction", "ema", "tokenizer", "vae", "loras")
+PARTS = ("unconditional", "autoguidance", "classifier", "vae", "tokenizer")  # arguments that are paths of models
 _MODELS = ("unconditional", "autoguidance")
 _PICK = "pick"  # which of the pictures, where they cannot be made alone
 
@@ -43,6 +48,18 @@ class Order:
     verb: str
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Paths become texts and tuples lists, as they are read back."""
+        object.__setattr__(self, "arguments", {name: _plain(value) for name, value in self.arguments.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ def make(order: Order, model: Model, watch: Watch | None = None) -> list[Made]:
         model: as `open_model` opened it.
         watch: is told how far it is.
     Raises:
-        SettingError: an unknown verb or argument, one that is missing, or as the verb says.
+        SettingError: an unknown verb or argument, one that is missing or is no JSON value, or as the verb says.
         DataError: files that cannot be used.
     """
     verb, watch = verbs[order.verb], watch or Watch()
@@ -94,6 +111,7 @@ def make(order: Order, model: Model, watch: Watch | None = None) -> list[Made]:
     shared = [each.name for each in fields(Settings)]
     for name in order.arguments:
         choose(f"setting of {order.verb}", name, (*own, *shared, *OPENING, _PICK))
+    whole = _of_all(order)
     settings = {name: order.arguments[name] for name in shared if order.arguments.get(name) is not None}
     opened = {**settings, **{each.name: getattr(watch, each.name) for each in fields(watch)}}
     for name in _MODELS:
@@ -106,7 +124,48 @@ def make(order: Order, model: Model, watch: Watch | None = None) -> list[Made]:
     arguments = {name: order.arguments[name] for name in own if order.arguments.get(name) is not None}
     pictures = verb(model, opened, **arguments)
     chosen = order.arguments.get(_PICK)
-    return list(_told(order, pictures if chosen is None else pictures[chosen : chosen + 1], chosen))
+    return list(_told(whole, pictures if chosen is None else pictures[chosen : chosen + 1]))
+
+
+def ready(folder: Path) -> None:
+    """Refuse a folder that pictures cannot be written to, before they are made.
+
+    Raises:
+        StorageError: a file is in the way, or nobody may write there.
+    """
+    standing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not standing.is_dir():
+        raise StorageError(f"{standing} is a file, so {folder} cannot be a folder of pictures: choose another --out")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise StorageError(f"{standing} may not be written to: choose another --out")
+
+
+def keep(made: Sequence[Made], folder: Path) -> list[Path]:
+    """Write each picture with its recipe as SEED-NUMBER.png, and say where.
+
+    Where a picture that differs, or that was made otherwise, has that name already, it stays, and the new one is called
+    SEED-NUMBER-2.png or on.
+
+    Raises:
+        StorageError: the disk is full or refuses; what there was is untouched.
+    """
+    places = []
+    for one in made:
+        name = f"{one.provenance.arguments.get('seed', 0)}-{one.number:05d}"
+        names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        place = next(place for each in names if not (place := folder / f"{each}.png").exists() or _holds(place, one))
+        if not place.exists():
+            save_picture(one.picture.permute(1, 2, 0).numpy(), place, one.provenance)
+        places.append(place)
+    return places
+
+
+def _holds(place: Path, made: Made) -> bool:
+    """Whether a file is this very picture, made in this very way."""
+    try:
+        return read_provenance(place) == made.provenance and torch.equal(read_pixels(place), made.picture)
+    except DataError:
+        return False
 
 
 def order_of(provenance: Provenance, *, model: str | None = None, folder: Path | None = None) -> Order:
@@ -116,33 +175,79 @@ def order_of(provenance: Provenance, *, model: str | None = None, folder: Path |
         model: where the model is now, None for where it was.
         folder: where the files are that the picture was made from, None for where they were.
     Raises:
-        DataError: a file that it was made from is not there or is another one.
+        DataError: a file that it was made from is not there, or a picture among them is another one.
     """
-    moved = {}
+    moved: dict[str, Any] = {}
+    loras = [list(one) for one in provenance.arguments.get("loras", [])]
     for name, source in provenance.inputs.items():
-        place = Path(source.path) if folder is None else folder / Path(source.path).name
+        place = Path(source.path)
+        if folder is not None and (name in FILES or (folder / place.name).exists()):
+            place = folder / place.name
         if not place.exists():
             raise DataError(f"{place}, which the picture was made from ({name}), is not there: say where with --inputs")
-        if _digest(place) != source.sha256:
+        if name in FILES and _digest(place) != source.sha256:
             raise DataError(f"{place} is not the file that the picture was made from ({name}): its content differs")
-        moved[name] = str(place)
+        if name.startswith(_LORA):
+            loras[int(name.removeprefix(_LORA)) - 1][0] = str(place)
+        else:
+            moved[name] = str(place)
+    if loras:
+        moved["loras"] = loras
     return Order(provenance.verb, model or provenance.model, {**provenance.arguments, **moved})
 
 
-def _told(order: Order, pictures: Tensor, chosen: int | None) -> Iterator[Made]:
-    """Each picture with the order that makes it alone."""
-    print_of = fingerprint(Path(order.model)) if Path(order.model).exists() else ""
+def changed_parts(provenance: Provenance, order: Order) -> Iterator[str]:
+    """Paths of the LoRAs and other models of an order that are not what the picture was made with."""
+    now = _parts(order.arguments)
+    for name, source in provenance.inputs.items():
+        if name in now and _digest(now[name]) != source.sha256:
+            yield str(now[name])
+
+
+_LORA = "lora "
+
+
+def _parts(arguments: Mapping[str, Any]) -> dict[str, Path]:
+    """LoRA files and models beside the model, by what they are; what is on the hub is not looked at."""
+    named = {name: Path(arguments[name]) for name in PARTS if arguments.get(name) is not None}
+    named |= {f"{_LORA}{number}": Path(place) for number, (place, _) in enumerate(arguments.get("loras") or [], 1)}
+    return {name: place for name, place in named.items() if place.exists()}
+
+
+def _of_all(order: Order) -> Provenance:
+    """How all pictures of an order are made together, with the files as they are now."""
     arguments = {name: value for name, value in order.arguments.items() if value is not None}
     files = {name: Path(arguments[name]) for name in FILES if name in arguments}
-    inputs = {name: Input(str(place), _digest(place)) for name, place in files.items()}
-    offset = arguments.get("offset", 0)
-    for number, picture in enumerate(pictures):
-        alone = {**arguments, "n": 1, "offset": offset + number}
-        if any(place.is_dir() for place in files.values()):  # one of a folder's pictures cannot be made alone
-            alone = {**arguments, _PICK: number if chosen is None else chosen}
-        yield Made(
-            picture, offset + (chosen or 0) + number, Provenance(order.verb, order.model, print_of, alone, inputs)
-        )
+    files = {name: place for name, place in files.items() if place.exists()}  # the verb says which are missing
+    inputs = {name: Input(str(place), _digest(place)) for name, place in {**files, **_parts(arguments)}.items()}
+    print_of = fingerprint(Path(order.model)) if Path(order.model).exists() else ""
+    return Provenance(order.verb, order.model, print_of, arguments, inputs)
+
+
+def _told(whole: Provenance, pictures: Tensor) -> Iterator[Made]:
+    """Each picture with what makes it alone."""
+    arguments = whole.arguments
+    offset, chosen = arguments.get("offset", 0), arguments.get(_PICK)
+    together = any(Path(arguments[name]).is_dir() for name in FILES if name in arguments)
+    for number, picture in enumerate(pictures, chosen or 0):
+        if together:  # one of a folder's pictures cannot be made alone
+            alone = {**arguments, _PICK: number}
+        else:
+            alone = {**arguments, **_turn(arguments, offset + number), "n": 1, "offset": offset + number}
+        yield Made(picture, offset + number, replace(whole, arguments=alone))
+
+
+def _turn(arguments: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Of prompts and labels that are taken in turn, those whose turn it is."""
+    own = {}
+    for name in ("prompt", "labels"):
+        given = arguments.get(name)
+        if isinstance(given, list):
+            own[name] = given[number % len(given)]
+            negative = arguments.get("negative")
+            if isinstance(negative, list):
+                own["negative"] = negative[number % len(given) % len(negative)]
+    return own
 
 
 def _digest(place: Path) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from neblina.core.errors import DataError, DivergenceError, SettingError
 from neblina.data.files import Pixels
-from neblina.tasks.decoding import decode_file
+from neblina.tasks.decoding import Given, decode
 
 Values = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -38,17 +38,21 @@ class Mask:
     changes: tuple[str, ...] = ()
 
 
-def read_mask(path: str | Path, size: tuple[int, int]) -> Mask:
+def read_mask(given: Given, size: tuple[int, int]) -> Mask:
     """Read a mask for a photo of `size` (H, W).
 
     Transparent parts are black: white strokes on a transparent layer are a mask. A lossy format (JPEG) blurs the edge
     and dirties the black beside it, so its values are rounded to black and white.
 
+    Args:
+        given: the file, or a picture in memory as `decoding.decode` takes it.
+        size: the photo's.
     Raises:
         DataError: a file that is not one still picture; another size than the photo's; a coloured picture; nothing
             marked, or everything.
     """
-    decoded = decode_file(path)
+    decoded = decode(given)
+    path = decoded.path
     height, width = decoded.colour.shape[:2]
     if (height, width) != size:
         raise DataError(

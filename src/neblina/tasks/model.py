@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,13 @@ from neblina.core.errors import SettingError, choose
 from neblina.data.files import Pixels
 from neblina.samplers.generate import Stretch
 from neblina.tasks.asked import Labels, conditions_of, how_many
+from neblina.tasks.decoding import Given
 from neblina.tasks.edit import edit
 from neblina.tasks.inpaint import Margins, inpaint, outpaint
-from neblina.tasks.masks import Mask, read_mask
+from neblina.tasks.masks import Mask, read_mask, thinness
 from neblina.tasks.photos import Photo, read_photo, to_network
 from neblina.tasks.sampling import Work, route_of, sampled
-from neblina.tasks.settings import settings_of
+from neblina.tasks.settings import Noticed, settings_of
 from neblina.tasks.upscale import upscale
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes grey of colour
@@ -141,31 +143,50 @@ class Model:
 
     def edit(
         self,
-        photo: str | Path | Photo,
+        photo: Given | Photo,
         prompt: str | Sequence[str] | None = None,
         *,
         strength: float = 0.6,
         method: str = "noise",
         source: str = "",
+        iterations: int = 1,
         labels: Labels | None = None,
         **settings: Any,
     ) -> Tensor:
-        """Change a photo; `tasks.edit.edit` says what each argument does, `Settings` the rest."""
+        """Change a photo: noised part of the way and made anew under a prompt, or inverted and walked back.
+
+        Args:
+            photo: a path, a Pillow picture, or uint8 pixels of shape (H, W, 3) or (H, W).
+            prompt: what it is to be; several go in turn, one picture each unless n says otherwise.
+            strength: above 0, at most 1, which leaves nothing of it; how far towards noise it is taken.
+            method: "noise", or "inversion" for faithful edits.
+            source: what the photo shows, for inversion.
+            iterations: of every step of an inversion; more come closer to the photo, and take as much longer.
+            labels: what it is to be, of a model of classes.
+            settings: fields of `tasks.settings.Settings`, such as n, steps, sampler, guidance or seed.
+        Returns:
+            uint8 of shape (n, C, H, W), at the photo's own size, C as many channels as the model's pictures have.
+        Raises:
+            SettingError: an unknown setting, a number out of range, what the model does not take.
+            DataError: a photo that cannot be used as it is.
+        """
+        asked = settings_of(settings)
         return edit(
             self,
-            _photo(photo),
+            opened_photo(photo),
             prompt,
             strength=strength,
             method=method,
             source=source,
+            iterations=iterations,
             labels=labels,
-            settings=settings_of(settings),
+            settings=asked,
         )
 
     def inpaint(
         self,
-        photo: str | Path | Photo,
-        mask: str | Path | Mask,
+        photo: Given | Photo,
+        mask: Given | Mask,
         prompt: str | Sequence[str] | None = None,
         *,
         strength: float = 1.0,
@@ -173,16 +194,32 @@ class Model:
         labels: Labels | None = None,
         **settings: Any,
     ) -> Tensor:
-        """Make the inside of a mask anew; `tasks.inpaint.inpaint` says what each argument does."""
-        opened = _photo(photo)
+        """Make the inside of a mask anew; where the mask is black every byte is the photo's.
+
+        Args:
+            photo: as in `edit`.
+            mask: a picture of the photo's size, or uint8 of shape (H, W): white (255) is made anew, black (0) is kept,
+                grey is between the two.
+            prompt: what the inside is to show.
+            strength: above 0, at most 1; below 1 what was inside the mask shows through.
+            soften: pixels inside the mask over which what is made fades in.
+            labels: as in `edit`.
+            settings: as in `edit`; the sampler "repaint" goes back and forth between the known and the new.
+        Returns:
+            uint8 of shape (n, 3, H, W), at the photo's own size.
+        Raises:
+            SettingError, DataError: as in `edit`; a mask of another size, all black or all white.
+        """
+        asked = settings_of(settings)
+        opened = opened_photo(photo)
         area = mask if isinstance(mask, Mask) else read_mask(mask, opened.size)
-        return inpaint(
-            self, opened, area, prompt, strength=strength, soften=soften, labels=labels, settings=settings_of(settings)
-        )
+        thin = thinness(area.values, self.bundle.codec.factor)
+        _notice(area.path, (*area.changes, *([] if thin is None else [thin])))
+        return inpaint(self, opened, area, prompt, strength=strength, soften=soften, labels=labels, settings=asked)
 
     def outpaint(
         self,
-        photo: str | Path | Photo,
+        photo: Given | Photo,
         prompt: str | Sequence[str] | None = None,
         *,
         left: int = 0,
@@ -192,29 +229,57 @@ class Model:
         labels: Labels | None = None,
         **settings: Any,
     ) -> Tensor:
-        """Extend a photo past its borders; `tasks.inpaint.outpaint` says what each argument does."""
+        """Extend a photo past its borders; every byte of the photo is kept.
+
+        Args:
+            photo: as in `edit`.
+            prompt: what the whole is to show.
+            left, right, top, bottom: pixels to add at each side, any number.
+            labels, settings: as in `edit`.
+        Returns:
+            uint8 of shape (n, 3, top + H + bottom, left + W + right).
+        Raises:
+            SettingError, DataError: as in `edit`; nothing to add.
+        """
+        asked = settings_of(settings)
         margins = Margins(left, right, top, bottom)
-        return outpaint(self, _photo(photo), margins, prompt, labels=labels, settings=settings_of(settings))
+        return outpaint(self, opened_photo(photo), margins, prompt, labels=labels, settings=asked)
 
     def upscale(
         self,
-        photo: str | Path | Photo,
+        photo: Given | Photo,
         prompt: str | Sequence[str] | None = None,
         *,
         factor: int = 4,
         noise_level: int | None = None,
         strength: float | None = None,
+        labels: Labels | None = None,
         **settings: Any,
     ) -> Tensor:
-        """Enlarge a photo; `tasks.upscale.upscale` says what each argument does."""
+        """Enlarge a photo: by a checkpoint that was trained for it, or crop by crop by any other model.
+
+        Args:
+            photo: as in `edit`.
+            prompt: what it shows.
+            factor: how many times as high and wide it gets; a checkpoint that was trained for it has one of its own.
+            noise_level: steps of noise laid on the photo before such a checkpoint reads it; None is 20.
+            strength: how much any other model may change; None is 0.3.
+            labels, settings: as in `edit`.
+        Returns:
+            uint8 of shape (n, C, factor · H, factor · W), C as many channels as the model's pictures have.
+        Raises:
+            SettingError, DataError: as in `edit`; a factor that the model does not make.
+        """
+        asked = settings_of(settings)
         return upscale(
             self,
-            _photo(photo),
+            opened_photo(photo),
             prompt,
             factor=factor,
             noise_level=noise_level,
             strength=strength,
-            settings=settings_of(settings),
+            labels=labels,
+            settings=asked,
         )
 
     @property
@@ -266,8 +331,22 @@ class Model:
         return self.encoded(pictures.float())
 
 
-def _photo(photo: str | Path | Photo) -> Photo:
-    return photo if isinstance(photo, Photo) else read_photo(photo)
+def opened_photo(given: Given | Photo, *, background: str | None = None) -> Photo:
+    """A photo of whatever was handed over; what reading did to its pixels is said in a warning (`Noticed`).
+
+    Raises:
+        DataError, SettingError: as `read_photo`.
+    """
+    if isinstance(given, Photo):
+        return given
+    photo = read_photo(given, background=background)
+    _notice(photo.path, photo.changes)
+    return photo
+
+
+def _notice(path: Path, changes: Sequence[str]) -> None:
+    for change in changes:
+        warnings.warn(Noticed(f"{path}: {change}"), stacklevel=3)
 
 
 def _down(side: int, multiple: int) -> int:

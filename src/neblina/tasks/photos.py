@@ -16,7 +16,7 @@ from torch import Tensor, from_numpy
 from neblina.core.errors import DataError, SettingError
 from neblina.data.files import Pixels
 from neblina.data.pictures import to_float, to_uint8
-from neblina.tasks.decoding import decode_file
+from neblina.tasks.decoding import Given, decode
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -44,25 +44,25 @@ class Photo:
         return height, width
 
 
-def read_photo(path: str | Path, *, background: str | None = None) -> Photo:
+def read_photo(given: Given, *, background: str | None = None) -> Photo:
     """Read a picture of any usual format: turned as its camera says, in sRGB, 8 bits a channel.
 
     Args:
-        path: the file.
+        given: the file, or a picture in memory as `decoding.decode` takes it.
         background: a colour, such as white or #204060, that transparent parts are laid on; None refuses them.
     Raises:
         DataError: a file that is not one still picture, or one with transparent parts and no background.
         SettingError: a background that is not a colour.
     """
     ground = None if background is None else _colour(background)
-    decoded = decode_file(path)
+    decoded = decode(given)
     colour, changes = decoded.colour, decoded.changes
     if decoded.alpha is not None:
         if ground is None:
             share = float((decoded.alpha < 1).mean())
             raise DataError(
-                f"{path} is transparent in {share:.1%} of its pixels, and a photo to work on is not; say what lies "
-                "behind it: --background white"
+                f"{decoded.path} is transparent in {share:.1%} of its pixels, and a photo to work on is not; say what "
+                "lies behind it: --background white"
             )
         opacity = decoded.alpha[..., None]
         colour = opacity * colour + (1 - opacity) * ground

@@ -23,12 +23,15 @@ class Preview:
         model: whose codec decodes it.
         place: the file.
         every: answers between two previews, 0 for none.
+        answers: how many there were.
+        written: whether there is a preview to take away.
     """
 
     model: Model
     place: Path
     every: int
     answers: int = 0
+    written: bool = False
 
     def __call__(self, step: Step) -> None:
         """Look at an answer."""
@@ -38,6 +41,7 @@ class Preview:
         with torch.no_grad():
             pictures = self.model.bundle.codec.preview(step.posterior.mean[:1].float())
         write_file(self.place, to_image(to_uint8(pictures[0])).save)
+        self.written = True
 
     def __enter__(self) -> Preview:
         return self
@@ -45,4 +49,5 @@ class Preview:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.place.unlink(missing_ok=True)
+        if self.written:
+            self.place.unlink(missing_ok=True)

@@ -152,6 +152,22 @@ def read_provenance(path: str | Path) -> Provenance:
         raise DataError(f"{path} has damaged metadata: {type(error).__name__}, {error}") from error
 
 
+def read_pixels(path: str | Path) -> Tensor:
+    """A picture's pixels as they are in its file, uint8 of shape (C, H, W).
+
+    Raises:
+        DataError: a file that cannot be read, or whose channels are not 8 bits.
+    """
+    try:
+        with Image.open(path) as picture:
+            pixels = np.array(picture)
+    except Exception as error:  # Pillow raises many kinds for a broken file
+        raise DataError(f"{path} cannot be read as a picture: {error}") from error
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{path} has pixels of {pixels.dtype}, and this program writes 8 bits a channel")
+    return from_numpy(np.ascontiguousarray(np.moveaxis(np.atleast_3d(pixels), -1, 0)))
+
+
 def _check_kinds(content: Mapping[str, Any], inputs: Mapping[str, Input]) -> None:
     """Refuse values of another kind than they are written with."""
     for name in ("verb", "model", "fingerprint", "version", "torch"):

@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from neblina.core.errors import DataError, SettingError
 from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.foreign_parameters import read_foreign
-from neblina.tasks.making import Order, order_of
-from neblina.tasks.provenance import Provenance, read_provenance
+from neblina.tasks.making import Order, changed_parts, order_of
+from neblina.tasks.provenance import Provenance, read_pixels, read_provenance
 from neblina.version import __version__
 
 
@@ -48,6 +46,8 @@ def _changes(provenance: Provenance, order: Order) -> Iterator[str]:
     place = Path(order.model)
     if place.exists() and provenance.fingerprint and fingerprint(place) != provenance.fingerprint:
         yield f"{order.model} is not the model that made the picture: its weights or its configuration differ"
+    for part in changed_parts(provenance, order):
+        yield f"{part} is not what the picture was made with: its content differs"
     for name, then, now in (
         ("neblina", provenance.version, __version__),
         ("torch", provenance.torch, str(torch.__version__)),
@@ -58,12 +58,11 @@ def _changes(provenance: Provenance, order: Order) -> Iterator[str]:
 
 def difference(picture: Path, made: Tensor) -> str:
     """How far a picture, uint8 of shape (C, H, W), is from a file, as a sentence."""
-    with Image.open(picture) as file:
-        before = np.atleast_3d(np.asarray(file)).astype(np.int16)
-    after = made.permute(1, 2, 0).numpy().astype(np.int16)
-    if before.shape != after.shape:
-        return f"another size: {picture} is of shape {before.shape}, this of shape {after.shape}"
-    off = np.abs(before - after)
+    before = read_pixels(picture)
+    if before.shape != made.shape:
+        return f"another size: {picture} is of shape {tuple(before.shape)}, this of shape {tuple(made.shape)}"
+    off = (before.int() - made.int()).abs().amax(0)
     if not off.any():
         return f"the same picture, to the byte: {picture}"
-    return f"{(off.max(-1) == 0).mean():.2%} of the pixels are the same, the others differ by up to {off.max()} of 255"
+    same = float((off == 0).float().mean())
+    return f"{same:.2%} of the pixels are the same, the others differ by up to {int(off.max())} of 255"

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from neblina.tasks.model import Model
 
 
+class Noticed(UserWarning):
+    """What was done to something that was handed over, or what is to be expected of it."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How pictures are sampled; None leaves it to the model.

@@ -23,7 +23,7 @@ from neblina.core.noise import BESIDE, SampleNoise
 from neblina.data.pictures import to_uint8
 from neblina.processes.gaussian import GaussianProcess
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import conditions_of, how_many
+from neblina.tasks.asked import Labels, conditions_of, how_many
 from neblina.tasks.inpaint import joined
 from neblina.tasks.photos import Photo, fit, resize
 from neblina.tasks.sampling import Work, route_of, sampled
@@ -41,6 +41,7 @@ def upscale(
     factor: int = 4,
     noise_level: int | None = None,
     strength: float | None = None,
+    labels: Labels | None = None,
     settings: Settings,
 ) -> Tensor:
     """Enlarge a photo, uint8 of shape (n, C, factor · H, factor · W).
@@ -51,6 +52,7 @@ def upscale(
         factor: how many times as high and wide it gets.
         noise_level: steps of noise that are laid on the small picture before a checkpoint reads it; None is 20.
         strength: how much a model that was not trained for it may change; None is 0.3.
+        labels: what it shows, of a model of classes.
         settings: how to sample.
     Raises:
         SettingError: a factor that the model cannot make, a number out of range, or one that has no effect.
@@ -60,10 +62,12 @@ def upscale(
     if model.bundle.pipeline.joined == "low resolution":
         if strength is not None:
             raise SettingError("this model is told the small picture and begins at noise: leave strength out")
+        if labels is not None:
+            raise SettingError("this model is told the small picture and reads no labels: leave them out")
         return _told(model, photo, prompt, factor, noise_level, settings)
     if noise_level is not None:
         raise SettingError("noise_level is for a checkpoint that is told the small picture, and this is none")
-    return _anew(model, photo, prompt, factor, 0.3 if strength is None else strength, settings)
+    return _anew(model, photo, prompt, labels, factor, 0.3 if strength is None else strength, settings)
 
 
 def _told(
@@ -119,6 +123,7 @@ def _anew(
     model: Model,
     photo: Photo,
     prompt: str | Sequence[str] | None,
+    labels: Labels | None,
     factor: int,
     strength: float,
     settings: Settings,
@@ -126,9 +131,9 @@ def _anew(
     size = (photo.size[0] * factor, photo.size[1] * factor)
     large = resize(photo, size)
     placed = fit(size, model.multiple)
-    count = how_many(settings, prompt)
+    count = how_many(settings, prompt, labels)
     own = model.shape[1:]
-    condition = conditions_of(model.bundle, prompt, None, settings, size=(own[0], own[1]), count=count)
+    condition = conditions_of(model.bundle, prompt, labels, settings, size=(own[0], own[1]), count=count)
     start = model.encoded(model.from_pixels(placed.pad(large.pixels)))
     side = min(model.bundle.latent_shape[1:])
     work = Work(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -17,8 +16,8 @@ from neblina.core.registry import Registry
 from neblina.data.pictures import to_float, to_uint8
 from neblina.data.sources import open_pictures
 from neblina.tasks.asked import Labels
-from neblina.tasks.model import Model
-from neblina.tasks.photos import Photo, read_photo, resize
+from neblina.tasks.model import Model, opened_photo
+from neblina.tasks.photos import Photo, resize
 
 Settings = Mapping[str, Any]
 Prompt = str | list[str] | None
@@ -63,12 +62,22 @@ def edit(
     strength: float = 0.6,
     method: str = "noise",
     source: str = "",
+    iterations: int = 1,
     size: str | None = None,
     background: str | None = None,
 ) -> Tensor:
     """A photo changed; arguments as in `tasks.edit.edit`."""
     opened = _photo(model, photo, size, background)
-    return model.edit(opened, prompt, labels=labels, strength=strength, method=method, source=source, **settings)
+    return model.edit(
+        opened,
+        prompt,
+        labels=labels,
+        strength=strength,
+        method=method,
+        source=source,
+        iterations=iterations,
+        **settings,
+    )
 
 
 def inpaint(
@@ -112,14 +121,17 @@ def upscale(
     *,
     photo: str,
     prompt: Prompt = None,
+    labels: Labels | None = None,
     factor: int = 4,
     noise_level: int | None = None,
     strength: float | None = None,
     background: str | None = None,
 ) -> Tensor:
     """A photo enlarged; arguments as in `tasks.upscale.upscale`."""
-    opened = read_photo(photo, background=background)
-    return model.upscale(opened, prompt, factor=factor, noise_level=noise_level, strength=strength, **settings)
+    opened = opened_photo(photo, background=background)
+    return model.upscale(
+        opened, prompt, labels=labels, factor=factor, noise_level=noise_level, strength=strength, **settings
+    )
 
 
 for _verb in (generate, edit, inpaint, outpaint, upscale):
@@ -148,7 +160,7 @@ def _photo(model: Model, photo: str, size: str | None, background: str | None) -
     Raises:
         SettingError: it is many times as large as the model's own pictures.
     """
-    opened = read_photo(Path(photo), background=background)
+    opened = opened_photo(photo, background=background)
     if size is not None:
         return resize(opened, read_size(size))
     _, height, width = model.shape
