@@ -101,7 +101,7 @@ def write_folder(name: str, folder: Path, words: Mapping[str, str]) -> None:
                 numbers = {"text_model.embeddings.position_ids": (1, said["max_position_embeddings"])}
             stem = "model" if text and said["model_type"] != "ldmbert" else "diffusion_pytorch_model"
             stem = "model" if text else stem
-            write_hole(place.parent / f"{stem}.safetensors", shapes, "F16" if content.get("half") else "F32", numbers)
+            write_hole(place.parent / f"{stem}.safetensors", shapes, "F32" if "vae" in part or "block_out_channels" not in said else "F16", numbers)
             for variant, parts in halves.items():
                 if part in parts:
                     write_hole(place.parent / f"{stem}.{variant}.safetensors", shapes, "F16", numbers)

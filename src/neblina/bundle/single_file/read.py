@@ -259,7 +259,8 @@ def _scheduler(
     power = 0.5 if config["beta_schedule"] == "scaled_linear" else 1.0
     ends = (config["beta_start"] ** power, config["beta_end"] ** power, config["num_train_timesteps"])
     table = torch.linspace(*ends, dtype=torch.float64) ** (1 / power)
-    if table.shape == betas.shape and torch.allclose(table, betas.double(), rtol=1e-3, atol=0):
+    rounding = max(1e-3, torch.finfo(betas.dtype).eps)
+    if table.shape == betas.shape and torch.allclose(table, betas.double(), rtol=rounding, atol=0):
         return config, ()
     config |= {"trained_betas": betas.tolist(), "num_train_timesteps": len(betas)}
     return config, (f"the file's noise schedule is not that of {family.title}: the file's is taken",)
