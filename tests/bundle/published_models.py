@@ -54,14 +54,21 @@ def _shapes(config: str) -> Shapes:
     return {name if name.startswith("text_projection.") else f"text_model.{name}": it for name, it in plain.items()}
 
 
-def write_hole(place: Path, shapes: Shapes, kind: str = "F32", numbers: Shapes | None = None) -> None:
+def write_hole(
+    place: Path,
+    shapes: Shapes,
+    kind: str = "F32",
+    numbers: Shapes | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> None:
     """A safetensors file of the right length that takes no place.
 
     Args:
         kind: F32, F16 or BF16, of all tensors.
         numbers: tensors of int64 beside them.
+        notes: the file's metadata.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(notes or {})}}
     end = 0
     for held, dtype, size in ((shapes, kind, {"F32": 4}.get(kind, 2)), (numbers or {}, "I64", 8)):
         for name, shape in held.items():
@@ -75,13 +82,29 @@ def write_hole(place: Path, shapes: Shapes, kind: str = "F32", numbers: Shapes |
         file.truncate(8 + len(text) + end)
 
 
-def write_folder(name: str, folder: Path, words: Mapping[str, str]) -> None:
+def shrunk(content: dict[str, Any]) -> dict[str, Any]:
+    """A Stable Diffusion 1 whose networks are narrow and shallow, and says all else as it did."""
+    small = {
+        "unet": {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 64, "layers_per_block": 1},
+        "vae": {"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1},
+        "text_encoder": {
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 2,
+            "projection_dim": 64,
+        },
+    }
+    files = {f"{part}/config.json": {**content["files"][f"{part}/config.json"], **less} for part, less in small.items()}
+    return {**content, "files": {**content["files"], **files}}
+
+
+def write_folder(content: Mapping[str, Any], folder: Path, words: Mapping[str, str]) -> None:
     """The folder of a published model, as its repository is downloaded.
 
     Args:
         words: files of CLIP's tokenizer, for every folder of one.
     """
-    content = published(name)
     halves = content.get("variants", {})
     for path, said in content["files"].items():
         place = folder / path
@@ -95,13 +118,12 @@ def write_folder(name: str, folder: Path, words: Mapping[str, str]) -> None:
             shapes = shapes_of(said)
             if part in content.get("old_attention", ()):
                 shapes = {_old(each): shape for each, shape in shapes.items()}
-            text = is_text(said)
             numbers = {}
-            if text and content.get("position_ids") and said["model_type"] != "ldmbert":
+            if is_text(said) and content.get("position_ids"):
                 numbers = {"text_model.embeddings.position_ids": (1, said["max_position_embeddings"])}
-            stem = "model" if text and said["model_type"] != "ldmbert" else "diffusion_pytorch_model"
-            stem = "model" if text else stem
-            write_hole(place.parent / f"{stem}.safetensors", shapes, "F32" if "vae" in part or "block_out_channels" not in said else "F16", numbers)
+            stem = "model" if is_text(said) else "diffusion_pytorch_model"
+            kind = "F32" if "vae" in part else "F16"  # both are found in one folder
+            write_hole(place.parent / f"{stem}.safetensors", shapes, kind, numbers)
             for variant, parts in halves.items():
                 if part in parts:
                     write_hole(place.parent / f"{stem}.{variant}.safetensors", shapes, "F16", numbers)

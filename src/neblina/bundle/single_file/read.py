@@ -139,7 +139,7 @@ def _model(checkpoint: Checkpoint, name: str, prediction: str | None, ema: bool)
     elif name == "sd2-depth":
         lacks.append("depth_estimator")
     lacks = [*lacks, *(part for part in _needed(name) if part not in components)]
-    first_stage = _without(part_of(state, _FIRST_STAGE), "loss.")
+    first_stage = _without(part_of(state, _FIRST_STAGE), ("loss.", "model_ema."))
     if first_stage:
         found = read_autoencoder(first_stage, family.scaling, _picture_size(family, first_stage))
         components["vqvae" if name.startswith("ldm") else "vae"] = Component("diffusers", *found)
@@ -312,8 +312,8 @@ def _picture_size(family: Family, first_stage: Mapping[str, Tensor]) -> int:
     return int(family.size * 2**halvings)
 
 
-def _without(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
+def _without(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
 
 
 def _ignored(state: Iterable[str], used: tuple[str, ...]) -> tuple[str, ...]:
