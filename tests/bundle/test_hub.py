@@ -35,6 +35,8 @@ REPOSITORY = [
     "safety_checker/model.safetensors",
 ]
 
+INDEX = '{"_class_name": "StableDiffusionPipeline", "unet": [], "vae": [], "text_encoder": [], "safety_checker": []}'
+
 
 class Hub:
     """Stands in for the download: keeps what was asked, and fills a folder with what matches."""
@@ -47,7 +49,7 @@ class Hub:
         patterns = {key: settings[key] for key in ("allow_patterns", "ignore_patterns")}
         for file in filter_repo_objects(self.files, **patterns):
             (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / file).touch()
+            (self.folder / file).write_text(INDEX if file == "model_index.json" else "{}")
         return str(self.folder)
 
     def fetched(self) -> set[str]:
@@ -90,6 +92,21 @@ def test_older_files_are_fetched_where_there_are_no_safetensors(hub: Hub) -> Non
     hub.files = [file for file in REPOSITORY if not fnmatch.fnmatch(file, "*.safetensors")]
     resolve("owner/name")
     assert {"unet/diffusion_pytorch_model.bin", "text_encoder/pytorch_model.bin"} <= hub.fetched()
+
+
+@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.fp16.bin", "pytorch_model.bin"])
+def test_a_component_that_lacks_what_the_others_have_is_fetched_as_it_is(hub: Hub, kind: str) -> None:
+    kept = ["text_encoder/config.json", "text_encoder/flax_model.msgpack", f"text_encoder/{kind}"]
+    hub.files = [*(file for file in REPOSITORY if not file.startswith("text_encoder")), *kept]
+    resolve("owner/name", variant="fp16")
+    assert {file for file in hub.fetched() if "text_encoder" in file} == {kept[0], kept[2]}
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in hub.fetched()
+    assert "unet/diffusion_pytorch_model.safetensors" not in hub.fetched()
+
+
+def test_where_no_component_has_a_variant_nothing_else_is_fetched_for_it(hub: Hub) -> None:
+    resolve("owner/name", variant="fp8")
+    assert not [file for file in hub.fetched() if file.endswith((".safetensors", ".bin"))]
 
 
 def answer(status: int) -> Any:

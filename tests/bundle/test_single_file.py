@@ -491,6 +491,64 @@ def test_what_a_file_lacks_and_what_of_it_is_not_used_is_said(tmp_path: Path) ->
     assert opened(bare, tmp_path).lacks == ("tokenizer", "text_encoder", "vae")
 
 
+def leftovers(encoder: str, dtype: torch.dtype) -> State:
+    """What training, merging and other programs leave in a model's file and nobody reads."""
+    table = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    of_time = ("alphas_cumprod", "alphas_cumprod_prev", "log_one_minus_alphas_cumprod", "lvlb_weights", "logvar")
+    of_time += ("sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod")
+    of_time += ("sqrt_recipm1_alphas_cumprod", "posterior_variance", "posterior_log_variance_clipped")
+    of_time += ("posterior_mean_coef1", "posterior_mean_coef2", "denoiser.sigmas", "denoiser.log_sigmas")
+    return {
+        **{name: torch.zeros(1000, dtype=dtype) for name in of_time},
+        "betas": table.to(dtype),
+        "model_ema.decay": torch.tensor(0.9999),
+        "model_ema.num_updates": torch.tensor(470_000, dtype=torch.int32),
+        "model_ema.diffusion_modelinput_blocks00weight": torch.zeros(3),
+        "embedding_manager.string_to_param_dict.*": torch.zeros(1, 64),
+        "first_stage_model.loss.logvar": torch.zeros(()),
+        "first_stage_model.loss.discriminator.main.0.weight": torch.zeros(3),
+        "first_stage_model.model_ema.decay": torch.zeros(()),
+        f"{encoder}.logit_scale": torch.tensor(4.6),
+        f"{encoder}.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["sd1", "sd1-inpainting", "sd2", "sdxl", "sdxl-refiner"])
+def test_what_others_left_in_a_file_changes_nothing_of_it(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    state, _ = small(name)
+    plain = opened(state, tmp_path)
+    encoder = {"sdxl": "conditioner.embedders.0", "sdxl-refiner": "conditioner.embedders.0.model"}.get(name)
+    encoder = encoder or ("cond_stage_model.model" if name == "sd2" else "cond_stage_model")
+    state |= leftovers(encoder, dtype)
+    if name in ("sd1", "sdxl"):
+        state[f"{encoder}.transformer.text_projection.weight"] = torch.eye(64)
+    again = opened(state, tmp_path)
+    assert (again.family, again.assumed) == (plain.family, plain.assumed)
+    for part, component in plain.components.items():
+        assert again.components[part].config == component.config
+        assert again.components[part].state.keys() == component.state.keys()
+        assert all(torch.equal(again.components[part].state[key], value) for key, value in component.state.items())
+
+
+def test_a_file_of_mixed_precision_is_built_in_one(tmp_path: Path) -> None:
+    state, models = small("sd1")
+    kinds = {"model.": torch.float16, "first_stage_model.": torch.float32, "cond_stage_model.": torch.bfloat16}
+    for start, kind in kinds.items():
+        state |= {key: value.to(kind) for key, value in state.items() if key.startswith(start) and "ids" not in key}
+    single = opened(state, tmp_path)
+    net = build_module(single.components["unet"].config, "the file")
+    load_into(net, single.components["unet"].state, "the file", dtype=torch.float32)
+    for key, value in models["unet"].state_dict().items():
+        assert torch.equal(net.state_dict()[key], value.half().float())
+
+
+def test_a_process_that_a_file_names_and_does_not_say_is_refused(tmp_path: Path) -> None:
+    state, _ = small("sdxl")
+    with pytest.raises(CheckpointError, match="is an EDM model"):
+        opened({**state, "edm_mean": torch.zeros(1, 4, 1, 1), "edm_std": torch.ones(1, 4, 1, 1)}, tmp_path)
+
+
 class FeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()

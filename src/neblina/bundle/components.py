@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from neblina.bundle.files import read_json, write_json
-from neblina.bundle.weights import STEM, WEIGHTS, empty_parameters, load_weights
+from neblina.bundle.weights import STEM, WEIGHTS, empty_parameters, has_weights, load_weights
 from neblina.codecs.codec import Codec
 from neblina.codecs.kl import KLCodec
 from neblina.codecs.tiny import TinyCodec
@@ -64,11 +64,17 @@ class Opening:
         variant: of the weight files, such as "fp16"; None for the plain ones.
         dtype: of the weights in memory.
         device: where they go.
+        mixed: whether a component that lacks the variant is read from its plain files.
     """
 
     variant: str | None = None
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
+    mixed: bool = False
+
+    def variant_in(self, folder: Path, stem: str = STEM) -> str | None:
+        """The variant to read in a component's folder."""
+        return None if self.mixed and not has_weights(folder, stem, self.variant) else self.variant
 
 
 def codec_of(module: nn.Module, name: str, *, scaled: bool = True) -> Codec:
@@ -106,7 +112,8 @@ def read_component(folder: Path, opening: Opening) -> nn.Module:
     """
     config = read_json(folder / "config.json")
     module = build_module(config, str(folder / "config.json"))
-    load_weights(module, folder, stem=STEM, variant=opening.variant, dtype=opening.dtype, device=opening.device)
+    variant = opening.variant_in(folder)
+    load_weights(module, folder, stem=STEM, variant=variant, dtype=opening.dtype, device=opening.device)
     return module
 
 

@@ -17,10 +17,20 @@ from torch import nn
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.components import Opening, codec_of, labelled, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
-from neblina.bundle.index import INDEX, SMALL, Kept, check_classes, class_of, kept_components, read_index
-from neblina.bundle.pipelines import Pipeline
+from neblina.bundle.index import (
+    INDEX,
+    SMALL,
+    Kept,
+    check_classes,
+    class_of,
+    component_place,
+    kept_components,
+    read_index,
+)
+from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import Sampling, read_scheduler, repaired, sampling_of, write_scheduler
 from neblina.bundle.texts import Texts, read_texts
+from neblina.bundle.weights import STEM, has_weights
 from neblina.codecs.codec import Codec
 from neblina.codecs.kl import KLCodec
 from neblina.core.atomic import new_folder, recover
@@ -110,6 +120,8 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
     check_classes(folder, index, pipeline, [name for name in (pipeline.network, pipeline.embedder) if name])
     if codec is None and pipeline.codec is not None:
         check_classes(folder, index, pipeline, [pipeline.codec])
+    if any(has_weights(folder / name, stem, opening.variant) for name in index for stem in (STEM, "model")):
+        opening = replace(opening, mixed=True)  # a variant that no component has is refused by the first
     parts = Parts(
         pipeline,
         {name: index[name] for name in pipeline.settings if name in index},
@@ -122,7 +134,8 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
     card = folder / CARD
     if card.exists():
         return _with_card(parts, read_json(card), card)
-    place = folder / "scheduler" / SCHEDULER
+    parts = _painting(parts)
+    place = component_place(folder, "scheduler", SCHEDULER) / SCHEDULER
     kind = class_of(folder, index, pipeline, "scheduler")  # the index decides, as in diffusers
     return foreign_bundle(parts, {**read_json(place), "_class_name": kind}, str(place))
 
@@ -168,8 +181,19 @@ def foreign_bundle(parts: Parts, scheduler: Mapping[str, Any], where: str) -> Bu
     return bundle
 
 
+def _painting(parts: Parts) -> Parts:
+    """The parts as those of the pipeline that paints into pictures, or not, where the network is of the other one."""
+    pipeline, codec = parts.pipeline, parts.own_codec
+    if pipeline.other is None or codec is None:
+        return parts
+    other = pipelines[pipeline.other]
+    joined = parts.net.config.in_channels - codec.channels
+    fits = joined == (0 if other.joined is None else 1 + codec.channels)  # a mask, and the masked picture's latents
+    return replace(parts, pipeline=other) if fits else parts
+
+
 def _read_network(folder: Path, pipeline: Pipeline, opening: Opening) -> Network:
-    module = read_component(folder / pipeline.network, opening)
+    module = read_component(component_place(folder, pipeline.network), opening)
     if pipeline.embedder is not None:
         return labelled(module, read_component(folder / pipeline.embedder, opening), str(folder))
     if not isinstance(module, Network):
@@ -178,7 +202,7 @@ def _read_network(folder: Path, pipeline: Pipeline, opening: Opening) -> Network
 
 
 def _read_codec(folder: Path, pipeline: Pipeline, opening: Opening) -> Codec:
-    place = folder / (pipeline.codec or "")
+    place = component_place(folder, pipeline.codec or "")
     module = read_component(place, opening)
     try:
         return codec_of(module, read_json(place / "config.json")["_class_name"], scaled=pipeline.scaled)

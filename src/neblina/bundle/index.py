@@ -45,6 +45,11 @@ def read_index(folder: Path) -> tuple[dict[str, Any], Pipeline]:
         raise CheckpointError(f"{folder / INDEX}: {error}") from error
 
 
+def component_place(folder: Path, name: str, file: str = "config.json") -> Path:
+    """Where a component lies: in its folder, or beside the index, as in the first models of pictures themselves."""
+    return folder if not (folder / name).is_dir() and (folder / file).exists() else folder / name
+
+
 def class_of(folder: Path, index: Mapping[str, Any], pipeline: Pipeline, name: str) -> str:
     """The class of a component that the pipeline cannot do without.
 
@@ -68,14 +73,15 @@ def check_classes(folder: Path, index: Mapping[str, Any], pipeline: Pipeline, na
         CheckpointError: naming both.
     """
     for name in names:
-        listed, place = class_of(folder, index, pipeline, name), folder / name / "config.json"
+        listed, place = class_of(folder, index, pipeline, name), component_place(folder, name) / "config.json"
         own = read_json(place).get("_class_name", listed)
         if listed != own and (listed not in kinds or own not in kinds or kinds[listed] is not kinds[own]):
             raise CheckpointError(f"{folder / INDEX} says that {name} is a {listed}, and {place} says a {own}")
 
 
 def kept_components(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Kept]:
-    """Components that are not used here: a safety checker, a depth estimator.
+    """Components that are not used here: a safety checker, a depth estimator. One without a folder is as if the index
+    left it empty: diffusers would not open what is written of it.
 
     Raises:
         CheckpointError: an entry of the index that is neither a component nor followed.
@@ -91,6 +97,6 @@ def kept_components(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) 
                 f"{folder / INDEX}: {name} = {value!r} is no component, and no setting that this version knows of a "
                 f"{pipeline.name}"
             )
-        there = (folder / name).is_dir()
-        kept[name] = Kept((value[0], value[1]), folder / name if there and value[0] is not None else None)
+        there = (folder / name).is_dir() and value[0] is not None
+        kept[name] = Kept((value[0], value[1]) if there else (None, None), folder / name if there else None)
     return kept

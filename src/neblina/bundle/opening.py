@@ -1,5 +1,6 @@
 """A model from wherever it is: a folder, one file, or a repository on the hub."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from neblina.bundle.bundle import Bundle
@@ -60,5 +61,5 @@ def open_codec(vae: str | Path, opening: Opening) -> Codec:
         config = folder / "config.json"
         name = str(read_json(config).get("_class_name")) if config.exists() else ""
         if name in iter(kinds) and kinds[name].codec is not None:
-            return codec_of(read_component(folder, opening), name)
+            return codec_of(read_component(folder, replace(opening, mixed=True)), name)  # the variant is the model's
     raise CheckpointError(f"{place} holds no autoencoder (vae/config.json)")

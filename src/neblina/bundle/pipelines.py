@@ -28,6 +28,8 @@ class Pipeline:
         scaled: whether latents are at the codec's scaling_factor.
         guidance: weight of classifier-free guidance when nobody says.
         settings: entries of `model_index.json` that are no components and are followed.
+        other: the class that paints into pictures where this one does not, and the other way round; folders of the one
+            kind of network under the other's name are published.
         repairs: fields of its scheduler that diffusers sets when it opens one, whatever the file says: those of the
             first published models were wrong.
     """
@@ -42,6 +44,7 @@ class Pipeline:
     scaled: bool = True
     guidance: float = 1.0
     settings: tuple[str, ...] = ()
+    other: str | None = None
     repairs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -69,6 +72,7 @@ _add(
     family=STABLE_DIFFUSION,
     guidance=7.5,
     settings=("requires_safety_checker",),
+    other="StableDiffusionInpaintPipeline",
     repairs={"steps_offset": 1, "clip_sample": False},
 )
 _add(
@@ -79,6 +83,7 @@ _add(
     joined="mask",
     guidance=7.5,
     settings=("requires_safety_checker",),
+    other="StableDiffusionPipeline",
     repairs={"steps_offset": 1, "skip_prk_steps": True},
 )
 _add(
@@ -102,6 +107,7 @@ _add(
     family=SDXL,
     guidance=5.0,
     settings=_XL,
+    other="StableDiffusionXLInpaintPipeline",
 )
 _add(
     "StableDiffusionXLInpaintPipeline",
@@ -111,4 +117,5 @@ _add(
     joined="mask",
     guidance=7.5,
     settings=_XL,
+    other="StableDiffusionXLPipeline",
 )

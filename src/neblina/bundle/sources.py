@@ -8,6 +8,7 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
+from neblina.bundle.files import read_json
 from neblina.bundle.weights import STEM
 from neblina.core.errors import CheckpointError, SettingError, StorageError
 
@@ -78,6 +79,10 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
         if not any(folder.rglob("*.safetensors")):
             older = _weights("bin", variant)
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=older, ignore_patterns=_UNUSED))
+        for kind, of in (("safetensors", None), ("bin", variant), ("bin", None)):
+            others = [f"{part}/{file}" for part in _unfilled(folder) for file in _weights(kind, of) if "/" not in file]
+            if others:  # of components that lack the variant or safetensors, in a model that has them
+                snapshot_download(name, revision=revision, allow_patterns=others, ignore_patterns=_UNUSED)
     except GatedRepoError as error:
         raise CheckpointError(
             f"{name} is gated: accept its licence at https://huggingface.co/{name}, then log in with: hf auth login"
@@ -101,8 +106,17 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
     return folder
 
 
+def _unfilled(folder: Path) -> list[str]:
+    """The components that the index names and of which there is a configuration alone; none where all are so."""
+    index = read_json(folder / "model_index.json") if (folder / "model_index.json").exists() else {}
+    parts = [folder / part for part in index if (folder / part / "config.json").exists()]
+    empty = [part.name for part in parts if not any(file.suffix in (".safetensors", ".bin") for file in part.iterdir())]
+    return [] if len(empty) == len(parts) else empty
+
+
 def _weights(kind: str, variant: str | None) -> list[str]:
-    """Patterns of one variant's files and shards, in any folder; an index is among the texts."""
+    """Patterns of one variant's files and shards, in the repository and in any folder of it; an index is among the
+    texts."""
     between = f".{variant}" if variant else ""
     stems = (STEM, "model" if kind == "safetensors" else "pytorch_model")
     ends = (f"{between}.{kind}", f"{between}-*-of-*.{kind}")

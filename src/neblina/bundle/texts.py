@@ -106,7 +106,7 @@ def read_texts(folder: Path, pipeline: Pipeline, index: Mapping[str, Any], openi
         kind = class_of(folder, index, pipeline, name)  # the index decides, as in diffusers
         encoders[name] = make_text_encoder(
             {**read_json(where / "config.json"), "architectures": [kind]},
-            read_weights(where, "model", opening.variant),
+            read_weights(where, "model", opening.variant_in(where, "model")),
             words,
             what=str(where),
             dtype=opening.dtype,

@@ -70,14 +70,17 @@ def read_weights(
         CheckpointError: no weights or no such variant, a file cut short, an index that contradicts its shards or points
             out of the folder, a file that is not what its name says.
     """
-    for kind, base in (("safetensors", stem), ("bin", _PICKLED_STEMS.get(stem, stem))):
-        single = folder / _with_variant(f"{base}.{kind}", variant)
-        if single.exists():
-            return _cast(read_tensors(single), dtype)
-        for name in (_with_variant(f"{base}.{kind}.index.json", variant), f"{single.name}.index.json"):
-            if (folder / name).exists():
-                return _cast(_read_shards(folder / name, kind), dtype)
-    raise _missing(folder, stem, variant)
+    place = _place(folder, stem, variant)
+    if place is None:
+        raise _missing(folder, stem, variant)
+    if place.suffix == ".json":
+        return _cast(_read_shards(place, "safetensors" if ".safetensors" in place.name else "bin"), dtype)
+    return _cast(read_tensors(place), dtype)
+
+
+def has_weights(folder: Path, stem: str = STEM, variant: str | None = None) -> bool:
+    """Whether a folder holds weights of a variant, in one file or with an index."""
+    return _place(folder, stem, variant) is not None
 
 
 def read_tensors(place: Path) -> dict[str, Tensor]:
@@ -158,6 +161,16 @@ def empty_parameters() -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _place(folder: Path, stem: str, variant: str | None) -> Path | None:
+    """The file of the weights, or their index; safetensors before what was pickled."""
+    for kind, base in (("safetensors", stem), ("bin", _PICKLED_STEMS.get(stem, stem))):
+        single = _with_variant(f"{base}.{kind}", variant)
+        for name in (single, _with_variant(f"{base}.{kind}.index.json", variant), f"{single}.index.json"):
+            if (folder / name).exists():
+                return folder / name
+    return None
 
 
 def _read_safe(place: Path) -> dict[str, Tensor]:

@@ -172,7 +172,7 @@ def _make(files: Mapping[str, str], what: str) -> Tokenizer:
         if config.get(name, only) not in (only, None):
             raise CheckpointError(f"{what}: {name} = {config[name]!r} is not supported, only {only!r} is")
     by_files = "BertTokenizer" if "vocab.txt" in files else "CLIPTokenizer"
-    kind = _KINDS[choose("tokenizer_class", config.get("tokenizer_class", by_files).removesuffix("Fast"), _KINDS)]
+    kind = _KINDS[choose("tokenizer_class", (config.get("tokenizer_class") or by_files).removesuffix("Fast"), _KINDS)]
     named, added = _special_tokens(files, config, kind.special)
     model = json.loads(files["tokenizer.json"])["model"] if "tokenizer.json" in files else None
     words = kind.make(files, model, config, str(named["unk_token"]), what)

@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 
     Config = TypeVar("Config", bound=DataclassInstance)
 
+# how the weights were averaged in training: diffusers' EMAModel writes it into the network's config.json
+_OF_TRAINING = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
+
 
 def read_config(cls: "type[Config]", name: str, given: Mapping[str, Any]) -> "Config":
-    """A configuration of class `cls` from a config.json; keys that begin with an underscore are its writer's own.
+    """A configuration of class `cls` from a config.json; keys that begin with an underscore are its writer's own, and
+    those of how its weights were averaged are passed over.
 
     Args:
         cls: a frozen dataclass that checks itself.
@@ -23,7 +27,7 @@ def read_config(cls: "type[Config]", name: str, given: Mapping[str, Any]) -> "Co
         SettingError: an unknown field, with the closest known one; or what the configuration itself refuses.
     """
     known = [field.name for field in fields(cls)]
-    said = {key: value for key, value in given.items() if not key.startswith("_")}
+    said = {key: value for key, value in given.items() if not key.startswith("_") and key not in _OF_TRAINING}
     for key in said:
         choose(f"field of a {name} config", key, known)
     return cls(**{key: _frozen(value) for key, value in said.items()})

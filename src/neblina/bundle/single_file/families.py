@@ -166,6 +166,8 @@ def _number(name: str) -> str:
 def _with_unet(state: Mapping[str, Tensor], where: str) -> str:
     if any(name.startswith("control_model.") for name in state):
         raise CheckpointError(f"{where} is a ControlNet, which is not read here")
+    if any(name.startswith(("edm_mean", "edm_vpred.")) for name in state):
+        raise CheckpointError(f"{where} is an EDM model, whose process a file does not say; open its folder instead")
     channels = state[UNET + "input_blocks.0.0.weight"].shape[1]
     projection = state.get(UNET + "middle_block.1.proj_in.weight")
     if UNET + "label_emb.0.0.weight" in state:

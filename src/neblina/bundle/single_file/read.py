@@ -139,7 +139,7 @@ def _model(checkpoint: Checkpoint, name: str, prediction: str | None, ema: bool)
     elif name == "sd2-depth":
         lacks.append("depth_estimator")
     lacks = [*lacks, *(part for part in _needed(name) if part not in components)]
-    first_stage = _without(part_of(state, _FIRST_STAGE), "loss.")
+    first_stage = _without(part_of(state, _FIRST_STAGE), ("loss.", "model_ema."))
     if first_stage:
         found = read_autoencoder(first_stage, family.scaling, _picture_size(family, first_stage))
         components["vqvae" if name.startswith("ldm") else "vae"] = Component("diffusers", *found)
@@ -259,7 +259,8 @@ def _scheduler(
     power = 0.5 if config["beta_schedule"] == "scaled_linear" else 1.0
     ends = (config["beta_start"] ** power, config["beta_end"] ** power, config["num_train_timesteps"])
     table = torch.linspace(*ends, dtype=torch.float64) ** (1 / power)
-    if table.shape == betas.shape and torch.allclose(table, betas.double(), rtol=1e-3, atol=0):
+    rounding = max(1e-3, torch.finfo(betas.dtype).eps)
+    if table.shape == betas.shape and torch.allclose(table, betas.double(), rtol=rounding, atol=0):
         return config, ()
     config |= {"trained_betas": betas.tolist(), "num_train_timesteps": len(betas)}
     return config, (f"the file's noise schedule is not that of {family.title}: the file's is taken",)
@@ -311,8 +312,8 @@ def _picture_size(family: Family, first_stage: Mapping[str, Tensor]) -> int:
     return int(family.size * 2**halvings)
 
 
-def _without(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
+def _without(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
 
 
 def _ignored(state: Iterable[str], used: tuple[str, ...]) -> tuple[str, ...]:

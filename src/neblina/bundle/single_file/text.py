@@ -27,7 +27,7 @@ _OPEN_ENDS = {
     "ln_final.weight": "text_model.final_layer_norm.weight",
     "ln_final.bias": "text_model.final_layer_norm.bias",
 }
-_UNUSED = {"logit_scale", "text_model.embeddings.position_ids", "embeddings.position_ids", "attn_mask"}
+_UNUSED = ("logit_scale", "position_ids", "attn_mask")  # ends of names: CLIP's for pictures, and what a code computes
 _BERT_ENDS = {
     "token_emb.weight": "model.embed_tokens.weight",
     "pos_emb.emb.weight": "model.embed_positions.weight",
@@ -50,7 +50,7 @@ def read_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Te
     """
     new = {}
     for name, tensor in state.items():
-        if name not in _UNUSED:
+        if not name.endswith((*_UNUSED, "text_projection.weight")):  # ComfyUI writes one for every CLIP
             new[name if name.startswith("text_model.") else f"text_model.{name}"] = tensor
     return _config("CLIPTextModel", "quick_gelu", new, projection=768), new
 
@@ -75,7 +75,7 @@ def read_open_clip(
     left_out = f"transformer.resblocks.{layers - 1}." if cut else None
     new: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if name in _UNUSED or (left_out and name.startswith(left_out)):
+        if name.endswith(_UNUSED) or (left_out and name.startswith(left_out)):
             continue
         if name == "text_projection":
             if pooled:
