@@ -256,7 +256,7 @@ def gelu_text(folder: Path) -> None:
 
 
 def drop_key(key: str) -> Callable[[dict[str, Tensor]], None]:
-    return lambda state: state.pop(key) and None
+    return lambda state: state.__delitem__(key)
 
 
 def rename_key(key: str, new: str) -> Callable[[dict[str, Tensor]], None]:
@@ -316,7 +316,7 @@ def _mask(height: int, width: int, inside: tuple[int, int], whole: bool = False)
 
 
 def _animated(place: Path) -> None:
-    frames = [_noise() for _ in range(3)]
+    frames = [Image.new("RGB", (16, 16), (90 * number, 0, 0)) for number in range(3)]
     frames[0].save(place, save_all=True, append_images=frames[1:])
 
 
@@ -341,12 +341,22 @@ MODELS = [
     _Model("VAE: a misspelt key", "sd1", edit(VAE, rename=("scaling_factor", "scale_factor"))),
     _Model("scheduler: a misspelt key", "sd1", edit(SCHEDULER, rename=("beta_start", "beta_begin"))),
     _Model("text encoder: a misspelt key", "sd1", edit(TEXT, rename=("hidden_act", "hiden_act"))),
-    _Model("tokenizer: a setting that changes the tokens", "sd1", edit("tokenizer/tokenizer_config.json", padding_side="left")),
+    _Model(
+        "tokenizer: a setting that changes the tokens",
+        "sd1",
+        edit("tokenizer/tokenizer_config.json", padding_side="left"),
+    ),
     _Model("model_index: a misspelt component", "sd1", edit("model_index.json", rename=("vae", "vea"))),
     _Model("model_index: an entry that is no component", "sd1", edit("model_index.json", guidance=3)),
-    _Model("model_index: a class that is not known", "sd1", edit("model_index.json", _class_name="StableDifusionPipeline")),
+    _Model(
+        "model_index: a class that is not known", "sd1", edit("model_index.json", _class_name="StableDifusionPipeline")
+    ),
     _Model("model_index: another family's class", "sd1", edit("model_index.json", _class_name="DiTPipeline")),
-    _Model("model_index: the class of image inpainting", "sd1", edit("model_index.json", _class_name="StableDiffusionInpaintPipeline")),
+    _Model(
+        "model_index: the class of image inpainting",
+        "sd1",
+        edit("model_index.json", _class_name="StableDiffusionInpaintPipeline"),
+    ),
     _Model("model_index: names no class", "sd1", edit("model_index.json", drop="_class_name")),
     _Model("U-Net: names no class", "sd1", edit(UNET, drop="_class_name")),
     _Model("U-Net: another class", "sd1", edit(UNET, _class_name="UNet2DModel")),
@@ -354,9 +364,17 @@ MODELS = [
     _Model("U-Net: a size that is a word", "sd1", edit(UNET, sample_size="eight")),
     _Model("U-Net: widths that no group divides", "sd1", edit(UNET, norm_num_groups=7)),
     _Model("scheduler: another class's field", "sd1", edit(SCHEDULER, algorithm_type="dpmsolver++")),
-    _Model("scheduler: of flow matching", "sd1", lambda folder: (folder / SCHEDULER).write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"})) and None),
+    _Model(
+        "scheduler: of flow matching",
+        "sd1",
+        lambda folder: (
+            (folder / SCHEDULER).write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"})) and None
+        ),
+    ),
     _Model("scheduler: a class that is not known", "sd1", edit(SCHEDULER, _class_name="PNDMSheduler")),
-    _Model("scheduler: variance learned, of a network without", "pictures", edit(SCHEDULER, variance_type="learned_range")),
+    _Model(
+        "scheduler: variance learned, of a network without", "pictures", edit(SCHEDULER, variance_type="learned_range")
+    ),
     _Model("scheduler: zero signal at the end, and eps", "dit", edit(SCHEDULER, rescale_betas_zero_snr=True)),
     _Model("a JSON file with a byte-order mark of another encoding", "sd1", overwritten(UNET, b"\xff\xfe{\x00}\x00")),
     _Model("a JSON file that is empty", "sd1", overwritten(VAE, b"")),
@@ -375,7 +393,9 @@ MODELS = [
     _Model("text encoder: hidden_act", "sd1", gelu_text),
     _Model("text encoder: eos_token_id of another tokenizer", "sd1", edit(TEXT, eos_token_id=77)),
     # the process
-    _Model("scheduler: betas of DDPM", "sd1", edit(SCHEDULER, beta_schedule="linear", beta_start=0.0001, beta_end=0.02)),
+    _Model(
+        "scheduler: betas of DDPM", "sd1", edit(SCHEDULER, beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
+    ),
     _Model("scheduler: beta_end ten times too large", "sd1", edit(SCHEDULER, beta_end=0.12)),
     _Model("scheduler: beta_schedule linear", "sd1", edit(SCHEDULER, beta_schedule="linear")),
     _Model("scheduler: 100 training steps", "sd1", edit(SCHEDULER, num_train_timesteps=100)),
@@ -389,7 +409,11 @@ MODELS = [
     # weights
     _Model("U-Net: NaN in a weight", "sd1", weights("unet", put(KEY, torch.nan))),
     _Model("VAE: infinity in a weight", "sd1", weights("vae", put("decoder.conv_in.weight", torch.inf))),
-    _Model("text encoder: NaN in a weight", "sd1", weights("text_encoder", lambda state: put(sorted(state)[0], torch.nan)(state), "model.safetensors")),
+    _Model(
+        "text encoder: NaN in a weight",
+        "sd1",
+        weights("text_encoder", lambda state: put(sorted(state)[0], torch.nan)(state), "model.safetensors"),
+    ),
     _Model("U-Net: a matrix of zeros", "sd1", scaled("unet", KEY, 0.0)),
     _Model("U-Net: a weight that is lacking", "sd1", weights("unet", drop_key(KEY))),
     _Model("U-Net: a weight under another name", "sd1", weights("unet", rename_key(KEY, KEY + "s"))),
@@ -404,13 +428,27 @@ MODELS = [
     _Model("weights: a pickle that runs something", "sd1", pickled),
     _Model("shards: one is cut short", "sd1", sharded(half_a_shard)),
     _Model("shards: one is missing", "sd1", sharded(lambda place, listed: (place / SECOND).unlink())),
-    _Model("shards: the index lists a tensor that is not there", "sd1", sharded(lambda place, listed: listed.update({"ghost": SECOND}))),
+    _Model(
+        "shards: the index lists a tensor that is not there",
+        "sd1",
+        sharded(lambda place, listed: listed.update({"ghost": SECOND})),
+    ),
     _Model("shards: the index hides a tensor", "sd1", sharded(lambda place, listed: listed.pop(KEY) and None)),
     _Model("shards: the index points out of the folder", "sd1", sharded(pointing_out)),
     _Model("U-Net: a value that float16 cannot say", "sd1", scaled("unet", KEY, 1e7), {"dtype": "fp16"}),
-    _Model("VAE: overflows in float16", "sd1", lambda folder: (scaled("vae", "decoder.conv_in.weight", 1e5)(folder), edit(VAE, force_upcast=False)(folder)) and None, {"dtype": "fp16"}),
+    _Model(
+        "VAE: overflows in float16",
+        "sd1",
+        lambda folder: (
+            (scaled("vae", "decoder.conv_in.weight", 1e5)(folder), edit(VAE, force_upcast=False)(folder)) and None
+        ),
+        {"dtype": "fp16"},
+    ),
     # files
-    *(_Model(f"missing: {name}", "sd1", gone(name)) for name in ("model_index.json", UNET, VAE, SCHEDULER, TEXT, "tokenizer", "vae", f"unet/{WEIGHTS}")),
+    *(
+        _Model(f"missing: {name}", "sd1", gone(name))
+        for name in ("model_index.json", UNET, VAE, SCHEDULER, TEXT, "tokenizer", "vae", f"unet/{WEIGHTS}")
+    ),
     _Model("text encoders of SDXL swapped", "sdxl", swapped),
     _Model("SDXL without its second tokenizer", "sdxl", gone("tokenizer_2")),
     _Model("tokenizer of another vocabulary", "sd1", other_vocabulary),
@@ -425,7 +463,9 @@ MODELS = [
     _Model("LoRA of another family", "sd1", options={"loras": lora(wide_lora)}),
     _Model("LoRA with a misspelt key", "sd1", options={"loras": lora(misspelt_lora)}),
     _Model("LoRA that is not finite", "sd1", options={"loras": lora(nan_lora)}),
-    _Model("LoRA of a component that is not there", "sd1", options={"loras": lora(lambda state: None, "text_encoder_2")}),
+    _Model(
+        "LoRA of a component that is not there", "sd1", options={"loras": lora(lambda state: None, "text_encoder_2")}
+    ),
 ]
 
 
@@ -444,7 +484,7 @@ REQUESTS = [
     _generate("guidance and omega at once", guidance=3.0, omega=2.0),
     _generate("a sampler that is misspelt", sampler="dpmp_2m"),
     _generate("a grid that is misspelt", grid="karas"),
-    _generate("a setting that the sampler has not", settings={"eta": 0.5}, sampler="dpmpp_2m"),
+    _generate("a setting that the sampler has not", settings={"churn": 5}, sampler="dpmpp_2m"),
     _generate("a setting that is misspelt", step=20),
     _generate("sides that no latent cell divides", size="17x16"),
     _generate("a size of no pixels", size="0x16"),
@@ -459,9 +499,18 @@ REQUESTS = [
     _generate("a batch of none", batch=0),
     _generate("t_start without pictures", t_start=0.5),
     _generate("dtype of no kind", dtype="fp17"),
-    _asked("a label out of range", "dit", "generate", labels=1000),
+    _asked("a label out of range", "dit", "generate", labels=1001),
     _asked("a label of a name that is misspelt", "dit", "generate", labels="clas 7"),
-    Sabotage("a label whose name two classes have", "dit", edit("model_index.json", id2label={str(number): "crane" if number < 2 else f"class {number}" for number in range(1000)}), verb="generate", ask={"labels": "crane"}),
+    Sabotage(
+        "a label whose name two classes have",
+        "dit",
+        edit(
+            "model_index.json",
+            id2label={str(number): "crane" if number < 2 else f"class {number}" for number in range(1000)},
+        ),
+        verb="generate",
+        ask={"labels": "crane"},
+    ),
     _asked("a prompt for a model of classes", "dit", "generate", prompt="a boat"),
     _asked("a prompt for a model without a condition", "pictures", "generate", prompt="a boat"),
     _asked("guidance of a model without a condition", "pictures", "generate", guidance=3.0),
@@ -483,17 +532,34 @@ REQUESTS = [
     _edit("a photo that is animated", photo=picture(_animated, "photo.gif")),
     _edit("a photo that is transparent", photo=picture(lambda place: _noise(mode="RGBA").save(place))),
     _edit("a photo that is cut short", photo=picture(_truncated)),
-    _edit("a photo of 16 bits and grey transparency", photo=picture(lambda place: place.write_bytes(deep_png(np.zeros((4, 4, 2), int))))),
+    _edit(
+        "a photo of 16 bits and grey transparency",
+        photo=picture(lambda place: place.write_bytes(deep_png(np.zeros((4, 4, 2), int)))),
+    ),
     _edit("a photo that is empty", photo=picture(lambda place: place.write_bytes(b""))),
     _edit("a photo that is no picture", photo=picture(lambda place: place.write_text("a picture, honestly"))),
     _edit("a photo that is not there", photo="nowhere.png"),
     _edit("a photo many times the model's size", photo=picture(lambda place: _noise(128, 128).save(place))),
     _edit("a background that is no colour", photo=PHOTO, background="nocolour"),
-    _paint("a mask of another size", photo=PHOTO, mask=picture(lambda place: _mask(16, 20, (8, 8)).save(place), "mask.png")),
-    _paint("a mask that is black all over", photo=PHOTO, mask=picture(lambda place: _mask(16, 16, (0, 0)).save(place), "mask.png")),
-    _paint("a mask that is white all over", photo=PHOTO, mask=picture(lambda place: _mask(16, 16, (0, 0), True).save(place), "mask.png")),
+    _paint(
+        "a mask of another size", photo=PHOTO, mask=picture(lambda place: _mask(16, 20, (8, 8)).save(place), "mask.png")
+    ),
+    _paint(
+        "a mask that is black all over",
+        photo=PHOTO,
+        mask=picture(lambda place: _mask(16, 16, (0, 0)).save(place), "mask.png"),
+    ),
+    _paint(
+        "a mask that is white all over",
+        photo=PHOTO,
+        mask=picture(lambda place: _mask(16, 16, (0, 0), True).save(place), "mask.png"),
+    ),
     _paint("a mask in colour", photo=PHOTO, mask=picture(lambda place: _noise().save(place), "mask.png")),
-    _paint("a mask thinner than a latent cell", photo=PHOTO, mask=picture(lambda place: _mask(16, 16, (16, 1)).save(place), "mask.png")),
+    _paint(
+        "a mask thinner than a latent cell",
+        photo=PHOTO,
+        mask=picture(lambda place: _mask(16, 16, (16, 1)).save(place), "mask.png"),
+    ),
     _paint("a mask softened by less than nothing", **PAINT, soften=-1),
     _paint("inpainting strength 0", **PAINT, strength=0.0),
     _asked("outpainting by nothing", "sd1", "outpaint", photo=PHOTO),

@@ -31,6 +31,7 @@ def save(order: "Order", output: Output) -> "list[Made]":
     from neblina.data.sheets import save_sheet
     from neblina.encoders.prompts import PromptCut
     from neblina.tasks.making import Watch, make, open_model
+    from neblina.tasks.masks import MaskThin
     from neblina.tasks.preview import Preview
     from neblina.tasks.provenance import save_picture
 
@@ -54,7 +55,7 @@ def save(order: "Order", output: Output) -> "list[Made]":
         seconds = time.perf_counter() - began
         progress.update(task, words="")
     for warning in said:
-        if issubclass(warning.category, PromptCut):
+        if issubclass(warning.category, PromptCut | MaskThin):
             console.print(f"[yellow]note:[/yellow] {warning.message}")
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

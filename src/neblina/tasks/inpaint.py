@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from warnings import warn
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ from neblina.core.errors import SettingError
 from neblina.data.files import Pixels
 from neblina.samplers import samplers
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many
-from neblina.tasks.masks import Mask, Values, feather, to_latent
+from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
+from neblina.tasks.masks import Mask, MaskThin, Values, feather, thinness, to_latent
 from neblina.tasks.photos import Photo, fit, to_pixels
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.seams import paste_seamlessly
@@ -116,8 +117,12 @@ def _made(
     settings: Settings,
 ) -> Tensor:
     """What is made inside `region` of a picture, mixed with it by `blend`."""
+    refuse_untold(model.bundle, "inpaint")
     route = route_of(model.bundle, settings)
     height, width = region.shape
+    thin = thinness(region, model.bundle.codec.factor)
+    if thin is not None:
+        warn(thin, MaskThin, stacklevel=4)
     placed = fit((height, width), model.multiple)
     pictures = model.from_pixels(placed.pad(pixels))
     free = (placed.pad(region) > 0).astype(np.float32)

@@ -21,6 +21,10 @@ Values = np.ndarray[Any, np.dtype[np.float32]]
 _COLOURED = 16  # levels between a pixel's channels beyond which it is no grey
 
 
+class MaskThin(UserWarning):
+    """A mask is nowhere as large as one latent cell."""
+
+
 @dataclass(frozen=True)
 class Mask:
     """Where a photo is changed.
