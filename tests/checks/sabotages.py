@@ -1,4 +1,4 @@
-"""Healthy small models, and everything that can be wrong with one or with what is asked of it: a name and a deed each."""
+"""Healthy small models, and what can be wrong with one or with what is asked of it: a name and a deed each."""
 
 import json
 import pickle
@@ -73,36 +73,33 @@ def build(base: str, place: Path) -> Path:
     return place / base
 
 
-def trained(kind: str, folder: Path, steps: int = 200) -> Path:
+def trained(kind: str, folder: Path) -> Path:
     """A network of digits that was trained for seconds, as another library would have saved it."""
-    torch.manual_seed(0)
-    net = UNet(
-        UNetConfig(
-            sample_size=8,
-            in_channels=1,
-            out_channels=1,
-            block_out_channels=(16, 32),
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-            norm_num_groups=8,
-            layers_per_block=1,
-        )
-    )
+    schedule, net = make_schedule("linear"), learned(kind)
+    save_bundle(Bundle(net, schedule, kind), folder)
+    (folder / CARD).unlink()
+    return folder
+
+
+def learned(kind: str, *, steps: int = 100, seed: int = 0) -> UNet:
+    """A network of digits, 8x8, that predicts `kind` on the linear schedule."""
+    torch.manual_seed(seed)
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (16,)}
+    sizes = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "norm_num_groups": 8, "layers_per_block": 1}
+    net = UNet(UNetConfig(**sizes, **blocks))
     given = digits()
     pictures, schedule = to_float(given.read(range(len(given)))), make_schedule("linear")
-    process, optimizer = GaussianProcess(schedule), torch.optim.Adam(net.parameters(), 2e-3)
+    process, optimizer = GaussianProcess(schedule), torch.optim.Adam(net.parameters(), 4e-3)
     denoiser = NetworkDenoiser(net, process, kind)
     for _ in range(steps):
-        clean = pictures[torch.randint(len(pictures), (32,))]
-        t, noise = torch.randint(1, 1001, (32,)).double() / 1000, torch.randn_like(clean)
+        clean = pictures[torch.randint(len(pictures), (64,))]
+        t, noise = torch.randint(1, 1001, (64,)).double() / 1000, torch.randn_like(clean)
         answer = net(process.diffuse(clean, noise, t), denoiser.read_clock(schedule, t).float())
         loss = (answer - parameterisations[kind].target(schedule, clean, noise, t)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    save_bundle(Bundle(net.eval(), schedule, kind), folder)
-    (folder / CARD).unlink()
-    return folder
+    return net.eval()
 
 
 def edit(name: str, /, drop: str | None = None, rename: tuple[str, str] | None = None, **values: Any) -> Any:
@@ -251,7 +248,12 @@ def transposed(key: str) -> Callable[[dict[str, Tensor]], None]:
     return change
 
 
-def gelu_text(folder: Path) -> None:
+def overflowing(folder: Path) -> None:
+    scaled("vae", "decoder.conv_in.weight", 1e5)(folder)
+    edit(VAE, force_upcast=False)(folder)
+
+
+def relu_text(folder: Path) -> None:
     edit(TEXT, hidden_act="relu")(folder)
 
 
@@ -390,7 +392,7 @@ MODELS = [
     _Model("VAE: act_fn", "sd1", edit(VAE, act_fn="gelu")),
     _Model("VAE: scaling_factor ten times too large", "sd1", edit(VAE, scaling_factor=1.8215)),
     _Model("text encoder: layer_norm_eps", "sd1", edit(TEXT, layer_norm_eps=1e-2)),
-    _Model("text encoder: hidden_act", "sd1", gelu_text),
+    _Model("text encoder: hidden_act", "sd1", relu_text),
     _Model("text encoder: eos_token_id of another tokenizer", "sd1", edit(TEXT, eos_token_id=77)),
     # the process
     _Model(
@@ -439,9 +441,7 @@ MODELS = [
     _Model(
         "VAE: overflows in float16",
         "sd1",
-        lambda folder: (
-            (scaled("vae", "decoder.conv_in.weight", 1e5)(folder), edit(VAE, force_upcast=False)(folder)) and None
-        ),
+        overflowing,
         {"dtype": "fp16"},
     ),
     # files
