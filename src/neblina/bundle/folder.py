@@ -128,7 +128,7 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
         _read_network(folder, pipeline, opening),
         codec if codec is not None or pipeline.codec is None else _read_codec(folder, pipeline, opening),
         read_texts(folder, pipeline, index, opening),
-        _small(folder),
+        _small(folder, index),
         kept_components(folder, index, pipeline),
     )
     card = folder / CARD
@@ -210,9 +210,9 @@ def _read_codec(folder: Path, pipeline: Pipeline, opening: Opening) -> Codec:
         raise CheckpointError(f"{place}: {error}") from error
 
 
-def _small(folder: Path) -> tuple[Schedule, Mapping[str, Any]] | None:
+def _small(folder: Path, index: Mapping[str, Any]) -> tuple[Schedule, Mapping[str, Any]] | None:
     place = folder / SMALL / SCHEDULER
-    if not place.exists():
+    if not place.exists() and SMALL not in index:
         return None
     config = read_json(place)
     return read_scheduler(config).schedule, config

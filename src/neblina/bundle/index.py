@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ def kept_components(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) 
             raise CheckpointError(
                 f"{folder / INDEX}: {name} = {value!r} is no component, and no setting that this version knows of a "
                 f"{pipeline.name}"
+            )
+        meant = get_close_matches(name, [part for part in used - index.keys() if part], n=1)
+        if meant:
+            raise CheckpointError(
+                f"{folder / INDEX}: {name} is no component of a {pipeline.name}. Did you mean {meant[0]}?"
             )
         there = (folder / name).is_dir() and value[0] is not None
         kept[name] = Kept((value[0], value[1]) if there else (None, None), folder / name if there else None)

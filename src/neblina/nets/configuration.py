@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from neblina.core.errors import choose
+from neblina.core.errors import SettingError, choose
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 # how the weights were averaged in training: diffusers' EMAModel writes it into the network's config.json
 _OF_TRAINING = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name", NoneType: "null"}
 
 
 def read_config(cls: "type[Config]", name: str, given: Mapping[str, Any]) -> "Config":
@@ -28,14 +32,40 @@ def read_config(cls: "type[Config]", name: str, given: Mapping[str, Any]) -> "Co
     """
     known = [field.name for field in fields(cls)]
     said = {key: value for key, value in given.items() if not key.startswith("_") and key not in _OF_TRAINING}
-    for key in said:
+    hints = get_type_hints(cls)
+    for key, value in said.items():
         choose(f"field of a {name} config", key, known)
+        if not _is_of(_frozen(value), hints[key]):
+            raise SettingError(f"{name} config: {key} = {value!r} is not {_shown(hints[key])}")
     return cls(**{key: _frozen(value) for key, value in said.items()})
 
 
 def write_config(config: "DataclassInstance", name: str) -> dict[str, Any]:
     """What goes into config.json, with the class that the ecosystem opens it as."""
     return {"_class_name": name, **{key: _thawed(value) for key, value in asdict(config).items()}}
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value of a JSON file, lists as tuples, is of a field's type; whole numbers are numbers too."""
+    if isinstance(hint, UnionType):
+        return any(_is_of(value, each) for each in get_args(hint))
+    if get_origin(hint) is tuple:
+        inside = get_args(hint)
+        several = inside[:1] * len(value) if isinstance(value, tuple) and inside[-1] is Ellipsis else inside
+        return isinstance(value, tuple) and len(value) == len(several) and all(map(_is_of, value, several))
+    if hint in (int, float):
+        whole = isinstance(value, float) and value == int(value) if hint is int and value == value else False
+        return not isinstance(value, bool) and (isinstance(value, (int, hint)) or whole)
+    return hint is Any or isinstance(value, hint)
+
+
+def _shown(hint: Any) -> str:
+    """A type in words: what a person writes into a JSON file."""
+    if isinstance(hint, UnionType):
+        return " or ".join(_shown(each) for each in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a list (of {_shown(get_args(hint)[0])})"
+    return _WORDS.get(hint, str(hint))
 
 
 def _frozen(value: Any) -> Any:

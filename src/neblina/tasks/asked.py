@@ -55,6 +55,23 @@ def conditions_of(
     return encoded.take(torch.tensor([(settings.offset + k) % len(prompts) for k in range(count)]))
 
 
+_TOLD = {"mask": "a mask", "low resolution": "the small picture that it enlarges", "depth": "the depth of a picture"}
+_TELLS = {"inpaint": "mask", "upscale": "low resolution"}  # what a verb has to tell
+
+
+def refuse_untold(bundle: Bundle, verb: str) -> None:
+    """Refuse a verb that cannot tell a model what it was trained to be told.
+
+    Raises:
+        SettingError: with the verb that can.
+    """
+    joined = bundle.pipeline.joined
+    if joined is None or _TELLS.get(verb) == joined:
+        return
+    able = next((f"use {each}" for each, told in _TELLS.items() if told == joined), "no verb here tells it that")
+    raise SettingError(f"this model is told {_TOLD[joined]}, which {verb} has not: {able}, or take another model")
+
+
 def how_many(settings: Settings, *given: object) -> int:
     """How many pictures: as many as are asked for, else one for each of the longest list that is given."""
     if settings.n is not None:
@@ -94,7 +111,11 @@ def _label(label: int | str, names: Sequence[str]) -> int:
     if isinstance(label, str) and label not in names and label.lstrip("-").isdigit():
         label = int(label)
     if isinstance(label, str):
-        return names.index(choose("label of this model", label, names))
+        number = names.index(choose("label of this model", label, names))
+        if names.count(label) > 1:
+            numbers = " and ".join(str(place) for place, name in enumerate(names) if name == label)
+            raise SettingError(f"{label!r} is the name of the labels {numbers}: say which by its number")
+        return number
     if not 0 <= label < len(names):
         raise SettingError(f"label {label} is out of range: this model knows 0 … {len(names) - 1}")
     return label

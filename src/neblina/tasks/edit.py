@@ -28,7 +28,7 @@ from neblina.samplers import samplers
 from neblina.samplers.ancestral import ddim, ddim_invert
 from neblina.samplers.drive import sample
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many
+from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
 from neblina.tasks.photos import Photo, fit
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.settings import Noticed, Settings
@@ -66,6 +66,7 @@ def edit(
         SettingError: a strength out of range, an unknown method, inversion with another sampler.
     """
     choose("way to edit", method, METHODS)
+    refuse_untold(model.bundle, "edit")
     if method == "noise" and source:
         raise SettingError("a source prompt says what inversion begins with: give --method inversion too")
     if method == "noise" and iterations != 1:

@@ -22,7 +22,7 @@ from neblina.core.errors import SettingError
 from neblina.data.files import Pixels
 from neblina.samplers import samplers
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many
+from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
 from neblina.tasks.masks import Mask, Values, feather, to_latent
 from neblina.tasks.photos import Photo, fit, to_pixels
 from neblina.tasks.sampling import Work, route_of, sampled
@@ -116,6 +116,7 @@ def _made(
     settings: Settings,
 ) -> Tensor:
     """What is made inside `region` of a picture, mixed with it by `blend`."""
+    refuse_untold(model.bundle, "inpaint")
     route = route_of(model.bundle, settings)
     height, width = region.shape
     placed = fit((height, width), model.multiple)

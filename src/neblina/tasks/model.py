@@ -21,7 +21,7 @@ from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
 from neblina.data.files import Pixels
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many
+from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
 from neblina.tasks.decoding import Given
 from neblina.tasks.edit import edit
 from neblina.tasks.inpaint import Margins, inpaint, outpaint
@@ -123,6 +123,7 @@ class Model:
                 towards, a prompt that is too long.
         """
         asked = settings_of(settings)
+        refuse_untold(self.bundle, "generate")
         count = how_many(asked, prompt, labels)
         shape = self.latent_shape(size)
         pixels = self.shape[1:] if size is None else size
@@ -354,7 +355,7 @@ def _down(side: int, multiple: int) -> int:
 
 
 def _up(side: int, multiple: int) -> int:
-    return -(-side // multiple) * multiple
+    return max(multiple, -(-side // multiple) * multiple)
 
 
 def load(

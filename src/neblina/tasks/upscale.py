@@ -23,7 +23,7 @@ from neblina.core.noise import BESIDE, SampleNoise
 from neblina.data.pictures import to_uint8
 from neblina.processes.gaussian import GaussianProcess
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many
+from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
 from neblina.tasks.inpaint import joined
 from neblina.tasks.photos import Photo, fit, resize
 from neblina.tasks.sampling import Work, route_of, sampled
@@ -59,6 +59,7 @@ def upscale(
     """
     if factor < 2:
         raise SettingError(f"a picture is enlarged by a factor of at least 2, not {factor}")
+    refuse_untold(model.bundle, "upscale")
     if model.bundle.pipeline.joined == "low resolution":
         if strength is not None:
             raise SettingError("this model is told the small picture and begins at noise: leave strength out")

@@ -51,8 +51,9 @@ def measure(codec: Codec, *, cells: int = 16, count: int = 2, device: torch.devi
     net, seen = getattr(codec, "net", None), _Largest()
     with torch.no_grad():
         latents = codec.encode(pictures)
+        drawn = SampleNoise(count, range(count))(latents)  # of the spread that a model hands over
         with seen.inside(net):
-            back = codec.decode(latents)
+            back = codec.decode(torch.cat([latents, drawn]))[:count]
     returned = float(torch.corrcoef(torch.stack([pictures.flatten(), back.to(pictures).flatten()]))[0, 1])
     return Coding(float(latents.std()), returned, seen.largest, isinstance(codec, KLCodec))
 

@@ -1,4 +1,4 @@
-"""A model that opens, looked at as a whole: its weights, its autoencoder, its text encoders, what its network predicts."""
+"""A model that opens, looked at as a whole: weights, autoencoder, text encoders, and what the network predicts."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -116,7 +116,8 @@ def _prediction(bundle: Bundle, verdict: Verdict | None) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             part,
-            f"it predicts {verdict.kind}, by its answers to noise, and its scheduler says {claimed} (prediction_type)",
+            f"it predicts {verdict.kind}, by its answers to noise, and is said to predict {claimed} (the scheduler's "
+            "prediction_type); or its own configuration is another network's",
         )
     elif verdict.trained:
         yield Finding(NOTE, part, f"said to predict {claimed}; its answers to noise do not tell for certain")
