@@ -41,6 +41,22 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
+TINY_UNET: dict[str, Any] = {
+    **UNET,
+    "sample_size": 8,
+    "block_out_channels": [32, 64],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": 32,
+}
+TINY_VAE: dict[str, Any] = {
+    **VAE,
+    "sample_size": 16,
+    "block_out_channels": [32, 32],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+}
+TINY_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = (77, 768)  # tokens and width of an encoded prompt
 
 
@@ -71,6 +87,11 @@ def write_model(folder: Path, unet: dict[str, Any] = UNET, vae: dict[str, Any] =
         "requires_safety_checker": False,
     }
     write_json(folder / "model_index.json", index)
+
+
+def write_tiny_model(folder: Path) -> None:
+    """Write a pipeline's folder that is as small as can be: pictures of 16x16."""
+    write_model(folder, TINY_UNET, TINY_VAE, **TINY_TEXT)
 
 
 def write_text(folder: Path, **text: Any) -> None:

@@ -62,7 +62,7 @@ def theirs(folder: Path, dtype: str, device: str, compiled: bool = False, channe
     """diffusers' side."""
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=DTYPES[dtype]).to(device)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=DTYPES[dtype]).to(device)
     net, vae = pipeline.unet, pipeline.vae
     if channels_last:
         net.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""How long `import neblina` and `neblina --help` take, and how much memory sampling takes at its peak.
+"""How long `import neblina`, `neblina --help` and a picture of a tiny model take, and the memory of sampling at its peak.
 
 python benchmarks/startup.py
 """
@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from peers import machine
+from sd_model import write_tiny_model
 
 ROUNDS = 7
 SAMPLE = """
@@ -29,6 +31,13 @@ HALF = OURS + (
     "net.forward = lambda x, t: forward(x.bfloat16(), t)"
 )
 THEIRS = "from diffusers import UNet2DModel\nnet = UNet2DModel(**CIFAR).eval()"
+
+PICTURE = """
+import torch
+from diffusers import StableDiffusionPipeline
+pipeline = StableDiffusionPipeline.from_pretrained({folder!r}, dtype=torch.float32)
+pipeline("a boat", num_inference_steps=5).images[0].save({out!r})
+"""
 
 
 def seconds(*command: str) -> float:
@@ -57,6 +66,13 @@ def main() -> None:
     print(f"| neblina --help | {seconds(command, '--help'):.3f} |")
     print(f"| import neblina, neblina.load | {seconds(python, '-c', 'import neblina; neblina.load'):.3f} |")
     print(f"| from diffusers import UNet2DModel | {seconds(python, '-c', 'from diffusers import UNet2DModel'):.3f} |")
+    with TemporaryDirectory() as place:
+        folder, out = Path(place) / "model", Path(place) / "out"
+        write_tiny_model(folder)
+        made = seconds(command, "generate", str(folder), "a boat", "--steps", "5", "--device", "cpu", "--out", str(out))
+        theirs = seconds(python, "-c", PICTURE.format(folder=str(folder), out=str(out / "theirs.png")))
+    print(f"| neblina generate, a tiny model, from shell to file | {made:.3f} |")
+    print(f"| the same with diffusers' pipeline, in Python | {theirs:.3f} |")
     print("\n| peak memory, CIFAR-size network, 16 pictures | MB |\n| --- | ---: |")
     for name, build in (("ours, fp32", OURS), ("ours, bf16", HALF), ("diffusers, fp32", THEIRS)):
         print(f"| {name} | {megabytes(build):,.0f} |")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from peers import machine
-from sd_model import write_text
+from sd_model import TINY_TEXT, write_text
 
 ROUNDS = 7
 ENCODE = """
@@ -42,7 +42,7 @@ def make_bert(folder: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         clip, bert = Path(place) / "clip", Path(place) / "bert"
-        write_text(clip, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+        write_text(clip, **TINY_TEXT)
         make_bert(bert)
         rows = {
             "python that does nothing": "pass",

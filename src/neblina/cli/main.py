@@ -1,5 +1,6 @@
 """`neblina`: the commands. Each lives in its own file and is imported when it is called."""
 
+import atexit
 import gc
 import sys
 
@@ -33,6 +34,7 @@ app.command("neblina.cli.check:check", name="check", help="Say what a model is a
 def run() -> None:
     """Run the command line; a user's mistake is one sentence, never a traceback."""
     gc.set_threshold(100_000)  # imports make objects that stay: looking for garbage among them costs half a second
+    atexit.register(gc.freeze)  # and as much again when Python ends
     try:
         app()
     except (Interrupted, Cancelled) as stop:

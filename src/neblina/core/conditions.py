@@ -37,7 +37,7 @@ class Condition:
     @property
     def given(self) -> dict[str, Tensor]:
         """What is said, by the name of its field."""
-        named = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "unsaid")
+        named = ((name, getattr(self, name)) for name in _SAID)
         return {name: value for name, value in named if value is not None}
 
     @property
@@ -61,6 +61,9 @@ class Condition:
         if self.text is not None:
             raise SettingError("guidance goes away from another text, and none is given: encode one as `unsaid`")
         return self if self.labels is None else replace(self, labels=torch.full_like(self.labels, NULL_LABEL))
+
+
+_SAID = tuple(field.name for field in fields(Condition) if field.name != "unsaid")
 
 
 def concatenate(conditions: Sequence[Condition]) -> Condition:
