@@ -1,4 +1,4 @@
-"""How long `import neblina`, `neblina --help` and a picture of a tiny model take, and the memory of sampling at its peak.
+"""How long `import neblina`, `neblina --help` and a picture of a tiny model take, and sampling's memory at its peak.
 
 python benchmarks/startup.py
 """

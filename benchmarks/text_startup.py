@@ -19,9 +19,12 @@ ROUNDS = 7
 ENCODE = """
 from pathlib import Path
 from neblina.encoders.families import {family}, encode_prompts
-from neblina.encoders.text import load_text_encoder
+from neblina.bundle.components import Opening
+from neblina.bundle.texts import read_text_encoder
+from neblina.encoders.tokens import load_tokenizer
 folder = Path({folder!r})
-encode_prompts({family}, [load_text_encoder(folder / "text_encoder", folder / "tokenizer")], ["a red boat"])
+encoder = read_text_encoder(folder / "text_encoder", load_tokenizer(folder / "tokenizer"), Opening())
+encode_prompts({family}, [encoder], ["a red boat"])
 """
 
 

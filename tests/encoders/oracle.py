@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from neblina.encoders.text import TextEncoder, load_text_encoder
+from neblina.bundle.components import Opening
+from neblina.bundle.texts import read_text_encoder
+from neblina.encoders.text import TextEncoder
+from neblina.encoders.tokens import load_tokenizer
 
 START, STOP = "<|startoftext|>", "<|endoftext|>"
 PROMPTS = [
@@ -73,4 +76,4 @@ def clip(place: Path, seed: int = 0, projected: bool = False, pad: str = STOP, *
 
 
 def opened(place: Path, **settings: Any) -> TextEncoder:
-    return load_text_encoder(place / "text_encoder", place / "tokenizer", **settings)
+    return read_text_encoder(place / "text_encoder", load_tokenizer(place / "tokenizer"), Opening(**settings))

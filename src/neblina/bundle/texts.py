@@ -98,22 +98,37 @@ def read_texts(folder: Path, pipeline: Pipeline, index: Mapping[str, Any], openi
         raise CheckpointError(f"{folder} has no text encoder, and a {pipeline.name} reads text")
     encoders = {}
     for name, tokenizer in present:
-        where = folder / name
-        if not (where / "config.json").exists():
-            raise CheckpointError(f"{where / 'config.json'} is missing: the model's index names a text encoder there")
         words = load_tokenizer(folder / tokenizer)
         _check_tokenizer(words, class_of(folder, index, pipeline, tokenizer), folder / tokenizer)
-        kind = class_of(folder, index, pipeline, name)  # the index decides, as in diffusers
-        encoders[name] = make_text_encoder(
-            {**read_json(where / "config.json"), "architectures": [kind]},
-            read_weights(where, "model", opening.variant_in(where, "model")),
-            words,
-            what=str(where),
-            dtype=opening.dtype,
-            device=opening.device,
+        # the index decides which class it is, as in diffusers
+        encoders[name] = read_text_encoder(
+            folder / name, words, opening, architecture=class_of(folder, index, pipeline, name)
         )
     written = {part: (index[part][0], index[part][1]) for pair in pipeline.texts for part in pair if part in index}
     return Texts(family_of(pipeline.family, index, len(present)), encoders, dict(present), written)
+
+
+def read_text_encoder(
+    folder: Path, tokenizer: Tokenizer, opening: Opening, *, architecture: str | None = None
+) -> TextEncoder:
+    """The text encoder in a component's folder.
+
+    Args:
+        architecture: its class, None for what its configuration says.
+    Raises:
+        CheckpointError: a file is missing, damaged, or does not fit the others.
+    """
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder} is not a text encoder's folder: config.json is missing")
+    config = read_json(folder / "config.json")
+    return make_text_encoder(
+        config if architecture is None else {**config, "architectures": [architecture]},
+        read_weights(folder, "model", opening.variant_in(folder, "model")),
+        tokenizer,
+        what=str(folder),
+        dtype=opening.dtype,
+        device=opening.device,
+    )
 
 
 def _check_tokenizer(tokenizer: Tokenizer, listed: str, place: Path) -> None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from neblina.core.errors import CheckpointError, SettingError, choose
 from neblina.core.tensors import save_tensors
 from neblina.encoders.architectures import ARCHITECTURES, Architecture, Reading
-from neblina.encoders.tokens import Tokenizer, load_tokenizer
+from neblina.encoders.tokens import Tokenizer
 
 WEIGHTS = "model.safetensors"
 
@@ -67,29 +66,6 @@ class TextEncoder:
         }
         save_tensors(named, folder / WEIGHTS)
         self.tokenizer.save(tokenizer_folder)
-
-
-def load_text_encoder(
-    folder: Path, tokenizer_folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
-) -> TextEncoder:
-    """Read `text_encoder/` and `tokenizer/`, or the second ones of a model that has two.
-
-    Args:
-        tokenizer_folder: a tokenizer's folder, or the file of merges that CLIP was published with.
-        dtype: of the weights, None for the file's own.
-    Raises:
-        CheckpointError: a file is missing, damaged, or does not fit the others.
-    """
-    if not (folder / "config.json").exists():
-        raise CheckpointError(f"{folder} is not a text encoder's folder: config.json is missing")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is damaged or cut short: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / 'config.json'} holds a {type(config).__name__} where a configuration belongs")
-    tokenizer = load_tokenizer(tokenizer_folder)
-    return make_text_encoder(config, _read(folder, device), tokenizer, what=str(folder), dtype=dtype, device=device)
 
 
 def make_text_encoder(
@@ -201,29 +177,3 @@ def _fill(
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_meta:  # the positions, which no file need hold
                 module.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
-
-
-def _read(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    pickled, index = folder / "pytorch_model.bin", folder / f"{WEIGHTS}.index.json"
-    place = folder / WEIGHTS
-    try:
-        if place.exists():
-            return load_file(place, device=str(device))
-        if index.exists():
-            state: dict[str, Tensor] = {}
-            for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())):
-                place = folder / Path(shard).name  # a name that leads elsewhere is not followed
-                state |= load_file(place, device=str(device))
-            return state
-        place = pickled
-        if place.exists():
-            loaded: dict[str, Tensor] = torch.load(place, map_location=device, weights_only=True)
-            return loaded
-    except UnpicklingError as error:  # torch's own message tells how to run the code
-        raise CheckpointError(f"{place} holds more than tensors, and could run code; it is not read") from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
-    raise CheckpointError(f"{folder} holds no weights: {WEIGHTS} is missing")
