@@ -13,6 +13,7 @@ app = App(
     help="Diffusion models, from a folder of pictures to a measured model.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `run` says that it stopped
 )
 app.command("neblina.cli.demo:demo", name="demo", help="Train on handwritten digits, generate, measure: see it work.")
 app.command("neblina.cli.train:train", name="train", help="Train a model from a recipe or from a folder of pictures.")
