@@ -25,12 +25,12 @@ from neblina.bundle.index import (
     class_of,
     component_place,
     kept_components,
+    mixing,
     read_index,
 )
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import Sampling, read_scheduler, repaired, sampling_of, write_scheduler
 from neblina.bundle.texts import Texts, read_texts
-from neblina.bundle.weights import STEM, has_weights
 from neblina.codecs.codec import Codec
 from neblina.codecs.kl import KLCodec
 from neblina.core.atomic import new_folder, recover
@@ -120,8 +120,7 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
     check_classes(folder, index, pipeline, [name for name in (pipeline.network, pipeline.embedder) if name])
     if codec is None and pipeline.codec is not None:
         check_classes(folder, index, pipeline, [pipeline.codec])
-    if any(has_weights(folder / name, stem, opening.variant) for name in index for stem in (STEM, "model")):
-        opening = replace(opening, mixed=True)  # a variant that no component has is refused by the first
+    opening = mixing(folder, index, opening)
     parts = Parts(
         pipeline,
         {name: index[name] for name in pipeline.settings if name in index},

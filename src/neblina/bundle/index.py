@@ -1,14 +1,15 @@
 """What a folder's `model_index.json` says: which class of pipeline, and of which class each of its components is."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from neblina.bundle.components import kinds
+from neblina.bundle.components import Opening, kinds
 from neblina.bundle.files import read_json
 from neblina.bundle.pipelines import Pipeline, pipelines
+from neblina.bundle.weights import STEM, has_weights
 from neblina.core.errors import CheckpointError, SettingError
 
 INDEX = "model_index.json"
@@ -49,6 +50,13 @@ def read_index(folder: Path) -> tuple[dict[str, Any], Pipeline]:
 def component_place(folder: Path, name: str, file: str = "config.json") -> Path:
     """Where a component lies: in its folder, or beside the index, as in the first models of pictures themselves."""
     return folder if not (folder / name).is_dir() and (folder / file).exists() else folder / name
+
+
+def mixing(folder: Path, index: Mapping[str, Any], opening: Opening) -> Opening:
+    """How a folder's components are opened: where some have the variant, those that lack it are read from their plain
+    files, as in diffusers; where none has it, the first that is read refuses it."""
+    some = any(has_weights(folder / name, stem, opening.variant) for name in index for stem in (STEM, "model"))
+    return replace(opening, mixed=some)
 
 
 def class_of(folder: Path, index: Mapping[str, Any], pipeline: Pipeline, name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from neblina.bundle.components import Opening, kinds, read_component
 from neblina.bundle.files import read_json
 from neblina.bundle.folder import SCHEDULER
-from neblina.bundle.index import INDEX, SMALL, read_index
+from neblina.bundle.index import INDEX, SMALL, mixing, read_index
 from neblina.bundle.schedulers import read_scheduler
 from neblina.bundle.weights import read_weights
 from neblina.core.errors import CheckpointError, NeblinaError
@@ -36,6 +36,7 @@ def look_at_parts(folder: Path, opening: Opening) -> list[Finding]:
         used = {pipeline.network, pipeline.codec or pipeline.network, "scheduler", SMALL, *texts}
         parts = {name for name in named if name in used or (folder / name / "config.json").exists()}
         parts |= {pipeline.network, pipeline.codec or pipeline.network}
+        opening = mixing(folder, index, opening)
     for name in sorted(parts):
         found += look_at_part(folder, name, opening)
     return found
@@ -89,7 +90,7 @@ def _tokenizer(place: Path, name: str, opening: Opening) -> Iterator[Finding]:
 
 def _text(place: Path, name: str, opening: Opening) -> Iterator[Finding]:
     beside = place.with_name(place.name.replace("text_encoder", "tokenizer").replace("bert", "tokenizer"))
-    config, weights = read_json(place / "config.json"), read_weights(place, "model", opening.variant)
+    config, weights = read_json(place / "config.json"), read_weights(place, "model", opening.variant_in(place, "model"))
     if not beside.is_dir() or beside == place:
         yield Finding(NOTE, name, f"{len(weights)} tensors; no tokenizer is beside it to read a text with")
         return

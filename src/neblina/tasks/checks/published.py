@@ -18,6 +18,7 @@ _UPSCALER = {**_STABLE, "beta_start": 0.0001, "beta_end": 0.02}
 SCHEDULES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "StableDiffusionUpscale": (_UPSCALER, _STABLE),
     "StableDiffusion": (_STABLE,),
+    "LDMSuperResolution": ({**_LATENT, "beta_end": 0.0155},),
     "LDM": (_STABLE, _LATENT),
     "DiT": (_DDPM,),
     "DDPM": (_DDPM, _COSINE),
