@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path[:0] = [str(ROOT / "tests" / place) for place in ("", "checks", "encoders", "tasks")]
+sys.path[:0] = [str(ROOT / "tests" / place) for place in ("", "checks", "bundle", "encoders", "tasks")]
 
 
 def main() -> None:

@@ -365,7 +365,7 @@ MODELS = [
     _Model("U-Net: a width that is a word", "sd1", edit(UNET, block_out_channels=["16", "32"])),
     _Model("U-Net: a size that is a word", "sd1", edit(UNET, sample_size="eight")),
     _Model("U-Net: widths that no group divides", "sd1", edit(UNET, norm_num_groups=7)),
-    _Model("scheduler: another class's field", "sd1", edit(SCHEDULER, algorithm_type="dpmsolver++")),
+    _Model("scheduler: another class's field", "sd1", edit(SCHEDULER, rescale_betas_zero_snr=True)),
     _Model(
         "scheduler: of flow matching",
         "sd1",
@@ -373,7 +373,9 @@ MODELS = [
             (folder / SCHEDULER).write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"})) and None
         ),
     ),
-    _Model("scheduler: a class that is not known", "sd1", edit(SCHEDULER, _class_name="PNDMSheduler")),
+    _Model(
+        "scheduler: a class that is not known", "sd1", edit("model_index.json", scheduler=["diffusers", "PNDMSheduler"])
+    ),
     _Model(
         "scheduler: variance learned, of a network without", "pictures", edit(SCHEDULER, variance_type="learned_range")
     ),
@@ -402,7 +404,7 @@ MODELS = [
     _Model("scheduler: beta_schedule linear", "sd1", edit(SCHEDULER, beta_schedule="linear")),
     _Model("scheduler: 100 training steps", "sd1", edit(SCHEDULER, num_train_timesteps=100)),
     _Model("scheduler: betas out of range", "sd1", edit(SCHEDULER, beta_end=1.2)),
-    _Model("scheduler: steps_offset below 0", "sd1", edit(SCHEDULER, steps_offset=-1)),
+    _Model("scheduler: no training steps", "sd1", edit(SCHEDULER, num_train_timesteps=0)),
     _Model("a trained eps network, said to predict v", "trained-eps", edit(SCHEDULER, **V)),
     _Model("a trained eps network, said to predict x0", "trained-eps", edit(SCHEDULER, prediction_type="sample")),
     _Model("a trained v network, said to predict eps", "trained-v", edit(SCHEDULER, prediction_type="epsilon")),

@@ -32,7 +32,7 @@ def test_whatever_is_caught_is_caught_by_what_is_wrong(found: dict[str, Outcome]
 
 WORDS = {
     "U-Net: a misspelt key": "cross_attention_dims",
-    "model_index: a misspelt component": "Did you mean vae",
+    "model_index: a misspelt component": "a component of that name",
     "scheduler: betas of DDPM": "scaled-linear",
     "a trained eps network, said to predict v": "it predicts eps",
     "a trained v network, said to predict eps": "it predicts v",
