@@ -17,6 +17,7 @@ from diffusers import (
     LDMPipeline,
     LDMTextToImagePipeline,
     PNDMScheduler,
+    StableDiffusionDepth2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
@@ -30,6 +31,7 @@ from diffusers import (
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from oracle import bert_tokenizer, clip, loud
+from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessorPil
 
 SD_BETAS: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SD: dict[str, Any] = {**SD_BETAS, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
@@ -207,6 +209,18 @@ def upscaler(place: Path) -> Any:
         DDPMScheduler(**SD_BETAS),
         DDIMScheduler(**SD, prediction_type="v_prediction"),
         max_noise_level=350,
+    )
+
+
+def depth_to_image(place: Path) -> Any:
+    """Stable Diffusion 2's depth model: a fifth channel, and the network that makes it."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
+    necks = {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [4] * 4, "fusion_hidden_size": 4}
+    estimator = DPTForDepthEstimation(DPTConfig(**sizes, **necks, image_size=32, patch_size=16))
+    text, tokenizer = clip(place / "parts", pad="!", hidden_act="gelu", num_attention_heads=4)
+    scheduler = DDIMScheduler(**SD)
+    return StableDiffusionDepth2ImgPipeline(
+        autoencoder(), text, tokenizer, unet(in_channels=5), scheduler, estimator, DPTImageProcessorPil()
     )
 
 

@@ -13,17 +13,13 @@ from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
     LDMSuperResolutionPipeline,
-    PNDMScheduler,
-    StableDiffusionDepth2ImgPipeline,
     UNet2DModel,
 )
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from oracle import clip
 from pipelines import (
     FAMILIES,
     SD,
-    SD_BETAS,
-    autoencoder,
+    depth_to_image,
     dit,
     inpainting,
     pictures,
@@ -31,13 +27,12 @@ from pipelines import (
     sd1,
     sdxl_inpainting,
     unconditional_ldm,
-    unet,
     upscaler,
     vq,
 )
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessorPil, DPTConfig, DPTForDepthEstimation, DPTImageProcessorPil
+from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from neblina.core.errors import CheckpointError
 from neblina.tasks.inpaint import Mask
@@ -58,18 +53,6 @@ def checked(place: Path) -> Any:
     pipeline.register_modules(safety_checker=checker, feature_extractor=CLIPImageProcessorPil(**size))
     pipeline.register_to_config(requires_safety_checker=True)
     return pipeline
-
-
-def depth(place: Path) -> Any:
-    """Stable Diffusion 2's depth model: a fifth channel, and the network that makes it."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
-    necks = {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [4] * 4, "fusion_hidden_size": 4}
-    estimator = DPTForDepthEstimation(DPTConfig(**sizes, **necks, image_size=32, patch_size=16))
-    text, tokenizer = clip(place / "parts", pad="!", hidden_act="gelu", num_attention_heads=4)
-    scheduler = PNDMScheduler(**SD_BETAS, skip_prk_steps=True, steps_offset=1)
-    return StableDiffusionDepth2ImgPipeline(
-        autoencoder(), text, tokenizer, unet(in_channels=5), scheduler, estimator, DPTImageProcessorPil()
-    )
 
 
 def super_resolution(place: Path) -> Any:
@@ -230,7 +213,7 @@ def entries(folder: Path) -> dict[str, Any]:
 
 
 def test_components_that_are_not_used_survive(tmp_path: Path) -> None:
-    for name, build in {"safety_checker": checked, "depth_estimator": depth}.items():
+    for name, build in {"safety_checker": checked, "depth_estimator": depth_to_image}.items():
         pair = both(build(tmp_path / name), tmp_path / name)
         pair.model.save(tmp_path / name / "again")
         theirs = DiffusionPipeline.from_pretrained(tmp_path / name / "again")

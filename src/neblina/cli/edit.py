@@ -18,6 +18,7 @@ def edit(
     method: Literal["noise", "inversion"] = "noise",
     source: str | None = None,
     iterations: int | None = None,
+    depth: Path | None = None,
     size: str | None = None,
     background: str | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008, frozen
@@ -44,6 +45,8 @@ def edit(
         What the photo shows, for inversion.
     iterations
         Of every step of an inversion, 1 when left out; more come closer to the photo.
+    depth
+        A picture of how near each place is, the brighter the nearer, for a model that is told it.
     size
         Scale the photo first, such as 768x512.
     background
@@ -57,6 +60,7 @@ def edit(
         "method": method,
         "source": source,
         "iterations": iterations,
+        "depth": depth,
         "size": size,
         "background": background,
     }

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from neblina.core.errors import SettingError, choose
@@ -28,8 +30,8 @@ from neblina.samplers import samplers
 from neblina.samplers.ancestral import ddim, ddim_invert
 from neblina.samplers.drive import sample
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
-from neblina.tasks.photos import Photo, fit
+from neblina.tasks.asked import Labels, conditions_of, how_many, joined, refuse_untold
+from neblina.tasks.photos import Fit, Photo, fit
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.settings import Noticed, Settings
 
@@ -48,6 +50,7 @@ def edit(
     method: str = "noise",
     source: str = "",
     iterations: int = 1,
+    depth: Photo | None = None,
     labels: Labels | None = None,
     settings: Settings,
 ) -> Tensor:
@@ -60,10 +63,11 @@ def edit(
         method: noise, or inversion for faithful edits; that samples with DDIM.
         source: what the photo shows, for inversion: a prompt, or a class of a model of classes; empty leaves it open.
         iterations: of every step of an inversion; more come closer to the photo, and take as much longer.
+        depth: how near each place is, the brighter the nearer, of the photo's size; for a model that is told it.
         labels: what it is to be, of a model of classes.
         settings: how to sample.
     Raises:
-        SettingError: a strength out of range, an unknown method, inversion with another sampler.
+        SettingError: a strength out of range, an unknown method, a depth missing, not wanted or of another size.
     """
     choose("way to edit", method, METHODS)
     refuse_untold(model.bundle, "edit")
@@ -81,6 +85,9 @@ def edit(
     condition = conditions_of(model.bundle, prompt, labels, settings, size=placed.padded, count=count)
     shape = model.latent_shape(placed.padded)
     stretch = Stretch(model.encoded(pictures), t_start)
+    maps = _depth_map(model, photo, depth, placed)
+    if maps is not None:
+        condition = joined(condition, maps)
     if method == "inversion":
         if samplers[route.sampler].function is not ddim or route.settings.get("eta", 0.0):
             settings = replace(settings, sampler="ddim")
@@ -89,14 +96,43 @@ def edit(
             warnings.warn(
                 Noticed("inversion draws no noise: pictures of one prompt are the same whatever the seed"), stacklevel=2
             )
-        inverted = _inverted(model, stretch, source, iterations, placed.padded, settings)
+        inverted = _inverted(model, stretch, source, maps, iterations, placed.padded, settings)
         stretch = replace(stretch, start=inverted, noised=True)
     made = model.decoded(sampled(model.bundle, Work(condition, shape, count, stretch), settings, device=model.device))
     return to_uint8(made[..., : photo.size[0], : photo.size[1]])
 
 
+def _depth_map(model: Model, photo: Photo, depth: Photo | None, placed: Fit) -> Tensor | None:
+    """The photo's depth on the latent grid, from −1 for the farthest to 1 for the nearest place, (1, 1, h, w)."""
+    told = model.bundle.pipeline.joined == "depth"
+    if depth is None:
+        if told:
+            raise SettingError(
+                "this model is told the depth of the photo: give a picture of it, the brighter the nearer, with --depth"
+            )
+        return None
+    if not told:
+        raise SettingError("this model is not told a depth: leave it out")
+    if depth.size != photo.size:
+        (height, width), (tall, wide) = depth.size, photo.size
+        raise SettingError(f"the depth is {width}x{height} and the photo is {wide}x{tall}: save it at the photo's size")
+    near = torch.from_numpy(placed.pad(depth.pixels.astype(np.float32).mean(-1)))[None, None]
+    _, height, width = model.latent_shape(placed.padded)
+    grid = F.interpolate(near, size=(height, width), mode="bicubic", align_corners=False)
+    low, high = grid.amin(), grid.amax()
+    if float(high) == float(low):
+        raise SettingError("the depth is the same everywhere, which says nothing: check the file")
+    return 2 * (grid - low) / (high - low) - 1
+
+
 def _inverted(
-    model: Model, stretch: Stretch, source: str, iterations: int, size: tuple[int, int], settings: Settings
+    model: Model,
+    stretch: Stretch,
+    source: str,
+    maps: Tensor | None,
+    iterations: int,
+    size: tuple[int, int],
+    settings: Settings,
 ) -> Tensor:
     """The noisy latents that DDIM would have come from, under the source prompt and without guidance."""
     if stretch.start is None:
@@ -105,6 +141,7 @@ def _inverted(
     unguided = replace(settings, n=1, guidance=1.0, omega=None, negative=None, offset=0)
     prompt, label = (source, None) if model.bundle.text is not None else (None, source or None)
     condition = conditions_of(model.bundle, prompt, label, unguided, size=size, count=1)
+    condition = condition if maps is None else joined(condition, maps)
     walk = route.walk
     times = truncate(walk.times, stretch.t_start, 0.0).flip(0)
     if settings.on_begin is not None:

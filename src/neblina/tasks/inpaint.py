@@ -10,7 +10,7 @@ Rombach et al. High-Resolution Image Synthesis with Latent Diffusion Models. CVP
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ from neblina.core.errors import SettingError
 from neblina.data.files import Pixels
 from neblina.samplers import samplers
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
+from neblina.tasks.asked import Labels, conditions_of, how_many, joined, refuse_untold
 from neblina.tasks.masks import Mask, Values, feather, to_latent
 from neblina.tasks.photos import Photo, fit, to_pixels
 from neblina.tasks.sampling import Work, route_of, sampled
@@ -149,11 +149,3 @@ def told_mask(model: Model, condition: Condition, pictures: Tensor, free: Tensor
     """
     outside = model.encoded(pictures * (free < 0.5))
     return joined(condition, torch.cat([cells, outside], dim=1))
-
-
-def joined(condition: Condition, maps: Tensor) -> Condition:
-    """The condition with maps of shape (1, C, h, w) joined to every sample, in guidance's other branch too."""
-    given = condition.given
-    count = len(next(iter(given.values()))) if given else 1
-    unsaid = None if condition.unsaid is None else joined(condition.unsaid, maps)
-    return replace(condition, spatial=maps.expand(count, *maps.shape[1:]), unsaid=unsaid)

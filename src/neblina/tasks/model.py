@@ -151,6 +151,7 @@ class Model:
         method: str = "noise",
         source: str = "",
         iterations: int = 1,
+        depth: Given | Photo | None = None,
         labels: Labels | None = None,
         **settings: Any,
     ) -> Tensor:
@@ -163,6 +164,7 @@ class Model:
             method: "noise", or "inversion" for faithful edits.
             source: what the photo shows, for inversion.
             iterations: of every step of an inversion; more come closer to the photo, and take as much longer.
+            depth: how near each place of the photo is, the brighter the nearer, for a model that is told it.
             labels: what it is to be, of a model of classes.
             settings: fields of `tasks.settings.Settings`, such as n, steps, sampler, guidance or seed.
         Returns:
@@ -180,6 +182,7 @@ class Model:
             method=method,
             source=source,
             iterations=iterations,
+            depth=None if depth is None else opened_photo(depth),
             labels=labels,
             settings=asked,
         )

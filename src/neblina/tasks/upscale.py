@@ -23,8 +23,7 @@ from neblina.core.noise import BESIDE, SampleNoise
 from neblina.data.pictures import to_uint8
 from neblina.processes.gaussian import GaussianProcess
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
-from neblina.tasks.inpaint import joined
+from neblina.tasks.asked import Labels, conditions_of, how_many, joined, refuse_untold
 from neblina.tasks.photos import Photo, fit, resize
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.settings import Settings

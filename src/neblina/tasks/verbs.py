@@ -22,7 +22,7 @@ from neblina.tasks.photos import Photo, resize
 Settings = Mapping[str, Any]
 Prompt = str | list[str] | None
 verbs: Registry[Callable[..., Tensor]] = Registry("verb")
-FILES = ("photo", "mask", "start")  # arguments that are paths of pictures
+FILES = ("photo", "mask", "depth", "start")  # arguments that are paths of pictures
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -63,6 +63,7 @@ def edit(
     method: str = "noise",
     source: str = "",
     iterations: int = 1,
+    depth: str | None = None,
     size: str | None = None,
     background: str | None = None,
 ) -> Tensor:
@@ -76,6 +77,7 @@ def edit(
         method=method,
         source=source,
         iterations=iterations,
+        depth=None if depth is None else _photo(model, depth, size, None),
         **settings,
     )
 

@@ -26,6 +26,7 @@ from diffusers import (
 from pipelines import (
     SD,
     SD_BETAS,
+    depth_to_image,
     inpainting,
     refiner,
     sd1,
@@ -37,6 +38,7 @@ from pipelines import (
 )
 from torch import Tensor
 
+from neblina.core.errors import SettingError
 from neblina.core.noise import BESIDE
 from neblina.tasks.masks import Mask
 
@@ -55,6 +57,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         "inpainting": inpainting,
         "sdxl inpainting": sdxl_inpainting,
         "upscaler": upscaler,
+        "depth": depth_to_image,
     }
     pairs: dict[str, Pair] = {}
 
@@ -127,6 +130,33 @@ def test_an_edit_of_any_strength(
         lambda: pair.model.edit(picture, PROMPT, strength=strength, negative=NEGATIVE, steps=8, guidance=4.0, seed=SEED)
     )
     assert far(ours, wanted) < CLOSE
+
+
+def test_an_edit_that_is_told_the_depth(built: Built) -> None:
+    pair = built("depth")
+    picture, near = photo(16, 24), photo(16, 24, seed=1)
+    with drawing(draws(1)):
+        wanted = pair.theirs(
+            PROMPT,
+            image=given(picture),
+            depth_map=torch.tensor(near.pixels.astype(np.float32).mean(-1))[None],
+            strength=0.75,
+            num_inference_steps=8,
+            guidance_scale=4.0,
+            negative_prompt=NEGATIVE,
+            output_type="latent",
+        ).images
+    asked: dict[str, Any] = {"negative": NEGATIVE, "steps": 8, "guidance": 4.0, "seed": SEED}
+    ours = latents_of(lambda: pair.model.edit(picture, PROMPT, depth=near, strength=0.75, **asked))
+    assert far(ours, wanted) < CLOSE
+    other = latents_of(lambda: pair.model.edit(picture, PROMPT, depth=photo(16, 24, seed=2), strength=0.75, **asked))
+    assert far(other, wanted) > 10 * CLOSE
+    with pytest.raises(SettingError, match="give a picture of it, the brighter the nearer, with --depth"):
+        pair.model.edit(picture, PROMPT)
+    with pytest.raises(SettingError, match="24x8 and the photo is 24x16"):
+        pair.model.edit(picture, PROMPT, depth=photo(8, 24))
+    with pytest.raises(SettingError, match="is not told a depth"):
+        built("sd1").model.edit(picture, PROMPT, depth=near)
 
 
 @pytest.mark.parametrize(
