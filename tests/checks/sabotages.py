@@ -355,9 +355,9 @@ MODELS = [
     ),
     _Model("model_index: another family's class", "sd1", edit("model_index.json", _class_name="DiTPipeline")),
     _Model(
-        "model_index: the class of image inpainting",
+        "model_index: the class of depth to image",
         "sd1",
-        edit("model_index.json", _class_name="StableDiffusionInpaintPipeline"),
+        edit("model_index.json", _class_name="StableDiffusionDepth2ImgPipeline"),
     ),
     _Model("model_index: names no class", "sd1", edit("model_index.json", drop="_class_name")),
     _Model("U-Net: names no class", "sd1", edit(UNET, drop="_class_name")),

@@ -27,13 +27,14 @@ def carry_out(verb: str, model: str, own: dict[str, Any], opening: Opening, samp
 def save(order: "Order", output: Output) -> "list[Made]":
     """Make the pictures of an order and write each with its recipe, and a sheet of all where there are several.
 
-    No picture is written over; the sheet shows the last order.
+    They are written as they come, so that Ctrl-C loses what is being made and no more. No picture is written over; the
+    sheet shows the last order.
     """
     import torch
 
     from neblina.data.sheets import save_sheet
     from neblina.encoders.prompts import PromptCut
-    from neblina.tasks.making import Watch, keep, make, open_model, ready
+    from neblina.tasks.making import Watch, in_portions, keep, open_model, ready
     from neblina.tasks.preview import Preview
     from neblina.tasks.settings import Noticed
 
@@ -54,7 +55,10 @@ def save(order: "Order", output: Output) -> "list[Made]":
             preview(step)
 
         began = time.perf_counter()
-        made = make(order, opened, Watch(on_begin, on_step))
+        made, places = [], []
+        for portion in in_portions(order, opened, Watch(on_begin, on_step)):
+            made += portion
+            places += keep(portion, output.out)
         seconds = time.perf_counter() - began
         progress.update(task, words="")
     for warning in said:
@@ -62,7 +66,6 @@ def save(order: "Order", output: Output) -> "list[Made]":
             console.print(f"[yellow]note:[/yellow] {warning.message}")
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    places = keep(made, output.out)
     shown = places[0]
     if len(made) > 1:
         shown = output.out / "sheet.png"

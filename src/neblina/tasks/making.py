@@ -12,7 +12,8 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import count
+from itertools import chain
+from itertools import count as numbers_from
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,19 @@ from torch import Tensor
 
 from neblina.core.errors import DataError, StorageError, choose
 from neblina.samplers.drive import OnStep
+from neblina.tasks.asked import how_many
 from neblina.tasks.classifier import load_classifier
 from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.model import Model, load
 from neblina.tasks.provenance import Input, Provenance, read_pixels, read_provenance, save_picture
+from neblina.tasks.sampling import comfortable_batch
 from neblina.tasks.settings import Settings
 from neblina.tasks.verbs import FILES, verbs
 
 OPENING = ("dtype", "revision", "variant", "prediction", "ema", "tokenizer", "vae", "loras")
 PARTS = ("unconditional", "autoguidance", "classifier", "vae", "tokenizer")  # arguments that are paths of models
 _MODELS = ("unconditional", "autoguidance")
+_PORTION = 4  # batches that are made before they are kept
 _PICK = "pick"  # which of the pictures, where they cannot be made alone
 
 
@@ -97,7 +101,12 @@ def open_model(order: Order, *, device: str | None = None) -> Model:
 
 
 def make(order: Order, model: Model, watch: Watch | None = None) -> list[Made]:
-    """The pictures of an order.
+    """The pictures of an order; arguments and errors as of `in_portions`."""
+    return list(chain.from_iterable(in_portions(order, model, watch)))
+
+
+def in_portions(order: Order, model: Model, watch: Watch | None = None) -> Iterator[list[Made]]:
+    """The pictures of an order, some at a time: what is made can be kept before the rest is.
 
     Args:
         model: as `open_model` opened it.
@@ -122,9 +131,31 @@ def make(order: Order, model: Model, watch: Watch | None = None) -> list[Made]:
     if "guidance_interval" in settings:
         opened["guidance_interval"] = tuple(settings["guidance_interval"])
     arguments = {name: order.arguments[name] for name in own if order.arguments.get(name) is not None}
-    pictures = verb(model, opened, **arguments)
-    chosen = order.arguments.get(_PICK)
-    return list(_told(whole, pictures if chosen is None else pictures[chosen : chosen + 1]))
+    if _together(arguments):
+        pictures = verb(model, opened, **arguments)
+        chosen = order.arguments.get(_PICK)
+        yield list(_told(whole, pictures if chosen is None else pictures[chosen : chosen + 1], 0))
+        return
+    count = how_many(Settings(n=settings.get("n")), arguments.get("prompt"), arguments.get("labels"))
+    batch = settings.get("batch") or _batch(model)
+    for start in range(0, count, _PORTION * batch):
+        size = min(_PORTION * batch, count - start)
+        now = {**opened, "n": size, "offset": settings.get("offset", 0) + start}
+        now["on_begin"] = _begin(watch, count / size) if start == 0 else None  # said once, for all of them
+        yield list(_told(whole, verb(model, now, **arguments), start))
+
+
+def _batch(model: Model) -> int:
+    """Pictures of the model's own size that are made together, 1 where it does not say its size."""
+    if model.bundle.net.config.sample_size is None:
+        return 1
+    return comfortable_batch(model.bundle.latent_shape, latent=model.bundle.codec.factor > 1)
+
+
+def _begin(watch: Watch, times: float) -> Callable[[int | None], None] | None:
+    """Tells how many answers all portions take, from those of the first."""
+    told = watch.on_begin
+    return None if told is None else lambda total: told(None if total is None else round(total * times))
 
 
 def ready(folder: Path) -> None:
@@ -152,7 +183,7 @@ def keep(made: Sequence[Made], folder: Path) -> list[Path]:
     places = []
     for one in made:
         name = f"{one.provenance.arguments.get('seed', 0)}-{one.number:05d}"
-        names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        names = (name if number == 1 else f"{name}-{number}" for number in numbers_from(1))
         place = next(place for each in names if not (place := folder / f"{each}.png").exists() or _holds(place, one))
         if not place.exists():
             save_picture(one.picture.permute(1, 2, 0).numpy(), place, one.provenance)
@@ -224,13 +255,17 @@ def _of_all(order: Order) -> Provenance:
     return Provenance(order.verb, order.model, print_of, arguments, inputs)
 
 
-def _told(whole: Provenance, pictures: Tensor) -> Iterator[Made]:
-    """Each picture with what makes it alone."""
+def _together(arguments: Mapping[str, Any]) -> bool:
+    """Whether the pictures are made from a folder's, so that one cannot be made alone."""
+    return any(Path(arguments[name]).is_dir() for name in FILES if arguments.get(name) is not None)
+
+
+def _told(whole: Provenance, pictures: Tensor, start: int) -> Iterator[Made]:
+    """Each picture with what makes it alone; the first of them is number `start` of the order."""
     arguments = whole.arguments
     offset, chosen = arguments.get("offset", 0), arguments.get(_PICK)
-    together = any(Path(arguments[name]).is_dir() for name in FILES if name in arguments)
-    for number, picture in enumerate(pictures, chosen or 0):
-        if together:  # one of a folder's pictures cannot be made alone
+    for number, picture in enumerate(pictures, start + (chosen or 0)):
+        if _together(arguments):
             alone = {**arguments, _PICK: number}
         else:
             alone = {**arguments, **_turn(arguments, offset + number), "n": 1, "offset": offset + number}
