@@ -97,6 +97,7 @@ def kept_components(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) 
     """
     used = {pipeline.network, pipeline.codec, pipeline.embedder, "scheduler", SMALL, *pipeline.settings}
     used |= {name for pair in pipeline.texts for name in pair}
+    needed = used - {None, SMALL, *pipeline.settings} - index.keys()  # safety_checker is no requires_safety_checker
     kept = {}
     for name, value in index.items():
         if name.startswith("_") or name in used:
@@ -106,7 +107,7 @@ def kept_components(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) 
                 f"{folder / INDEX}: {name} = {value!r} is no component, and no setting that this version knows of a "
                 f"{pipeline.name}"
             )
-        meant = get_close_matches(name, [part for part in used - index.keys() if part], n=1)
+        meant = get_close_matches(name, [str(part) for part in needed], n=1)
         if meant:
             raise CheckpointError(
                 f"{folder / INDEX}: {name} is no component of a {pipeline.name}. Did you mean {meant[0]}?"

@@ -66,7 +66,7 @@ class DiTConfig:
     patch_size: int = 2
     activation_fn: str = "gelu-approximate"
     num_embeds_ada_norm: int | None = 1000
-    upcast_attention: bool = False
+    upcast_attention: bool | None = False
     norm_type: str = "ada_norm_zero"
     norm_elementwise_affine: bool = False
     norm_eps: float = 1e-5

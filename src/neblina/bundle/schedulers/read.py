@@ -36,9 +36,9 @@ def read_scheduler(config: Mapping[str, Any]) -> Conversion:
 
 
 def repaired(config: Mapping[str, Any], repairs: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with the fields set, of those given, that its scheduler has."""
+    """A configuration with the fields set, of those given, that its scheduler has or the file says."""
     known = FIELDS.get(config.get("_class_name", ""), {})
-    return {**config, **{field: value for field, value in repairs.items() if field in known}}
+    return {**config, **{field: value for field, value in repairs.items() if field in known or field in config}}
 
 
 def sampling_of(config: Mapping[str, Any], conversion: Conversion) -> Sampling:
