@@ -23,6 +23,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from neblina.bundle.files import read_json
 from neblina.core.errors import CheckpointError
+from neblina.core.tensors import is_finite
 
 STEM = "diffusion_pytorch_model"
 WEIGHTS = f"{STEM}.safetensors"
@@ -129,10 +130,10 @@ def load_into(
                 f"{tuple(own[name].shape)} by the configuration"
             )
     for name, tensor in state.items():
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise CheckpointError(f"{where}: {name} holds values that are not finite")
         placed[name] = tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
-        if dtype is torch.float16 and not _is_finite(placed[name]):
+        if dtype is torch.float16 and tensor.dtype is not dtype and not is_finite(placed[name]):
             raise CheckpointError(
                 f"{where}: {name} holds values that float16 cannot say; open it in bfloat16 or float32"
             )
@@ -288,12 +289,3 @@ def _cast(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tens
     if dtype is None:
         return state
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    if tensor.element_size() == 1:  # float8 has no minimum in torch
-        return bool(tensor.float().isfinite().all())
-    lowest, highest = tensor.aminmax()  # of NaN is NaN; allocates nothing, unlike isfinite
-    return bool(lowest.isfinite() & highest.isfinite())

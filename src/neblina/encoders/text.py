@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neblina.core.errors import CheckpointError, SettingError, choose
-from neblina.core.tensors import save_tensors
+from neblina.core.tensors import is_finite, save_tensors
 from neblina.encoders.architectures import ARCHITECTURES, Architecture, Reading
 from neblina.encoders.tokens import Tokenizer
 
@@ -167,10 +167,10 @@ def _fill(
                 f"{what}: {given[plain]} has shape {tuple(value.shape)} in the weights and {tuple(shapes[name])} by "
                 "the configuration"
             )
-        if not bool(value.isfinite().all()):
+        if not is_finite(value):
             raise CheckpointError(f"{what}: {given[plain]} holds values that are not finite")
         state[name] = value.to(device, dtype)
-        if not bool(state[name].isfinite().all()):
+        if state[name].dtype is not value.dtype and not is_finite(state[name]):
             raise CheckpointError(f"{what}: {given[plain]} holds values beyond the largest number of {dtype}")
     net.load_state_dict(state, assign=True)
     for module in net.modules():
