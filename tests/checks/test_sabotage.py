@@ -39,7 +39,7 @@ WORDS = {
     "a trained x0 network, said to predict eps": "it predicts x0",
     "VAE: overflows in float16": "float16 overflowed",
     "VAE: scaling_factor ten times too large": "scaling_factor",
-    "tokenizer of another vocabulary": "another model's",
+    "tokenizer of another vocabulary": "a BertTokenizer",
     "weights: a pickle in disguise": "a pickle",
     "shards: the index points out of the folder": "../outside",
     "upscaler: without its scheduler of small pictures": "low_res_scheduler",
