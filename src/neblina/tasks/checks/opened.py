@@ -1,4 +1,4 @@
-"""A model that opens, looked at as a whole: its weights, its autoencoder, its text encoders, what its network predicts."""
+"""A model that opens, looked at as a whole: weights, autoencoder, text encoders, what its network predicts."""
 
 from collections.abc import Iterator
 from dataclasses import replace
