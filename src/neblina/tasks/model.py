@@ -392,8 +392,6 @@ def load(
     bundle = open_bundle(
         model, opening, revision=revision, prediction=prediction, ema=ema, tokenizer=tokenizer, vae=vae
     )
-    for module in bundle.modules.values():  # faster and smaller, of codecs too (benchmarks/stable_diffusion.py)
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     opened = Model(bundle, torch.device(opening.device))
     if loras:
         opened.add_loras(loras)
