@@ -106,8 +106,9 @@ def load_into(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> None:
-    """Make tensors the network's own, those of convolutions with the channels last; others without a copy where they are
-    already of this type and on this device.
+    """Make tensors the network's own, those of convolutions with the channels last.
+
+    Others are not copied where they are already of this type and on this device.
 
     Args:
         net: its parameters may be empty (`empty_parameters`).
