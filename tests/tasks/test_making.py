@@ -19,9 +19,12 @@ from safetensors.torch import save_file
 from neblina.bundle.folder import save_bundle
 from neblina.core.errors import DataError, SettingError, StorageError
 from neblina.tasks.describing import describe
-from neblina.tasks.making import Made, Order, keep, make, open_model, ready
+from neblina.tasks.keeping import keep, keep_sheet, ready
+from neblina.tasks.making import make, open_model
+from neblina.tasks.order import Order
 from neblina.tasks.preview import Preview
-from neblina.tasks.provenance import Provenance, read_provenance
+from neblina.tasks.provenance import Input, Provenance, read_provenance, save_picture
+from neblina.tasks.recipe import Made
 from neblina.tasks.reproducing import difference, order_from
 
 
@@ -251,12 +254,61 @@ def test_an_order_is_plain_values_and_wrong_ones_are_refused_before_the_work(she
     for arguments, said in (
         ({"stesp": 3}, "Did you mean steps"),
         ({"threshold": float("nan")}, "threshold is nan"),
-        ({"prompt": object()}, "prompt is a object"),
+        ({"prompt": object()}, "prompt of generate is a text or a list, each part a text, not <object"),
+        ({"steps": "three"}, "steps of generate is a whole number, not 'three'"),
+        ({"steps": True}, "steps of generate is a whole number, not True"),
+        ({"guidance": "x"}, "guidance of generate is a number, not 'x'"),
+        ({"guidance_interval": [1]}, "guidance_interval of generate is a list of a number and a number, not"),
+        ({"loras": ["x"]}, "loras of generate is a list, each part a list of a text and a number, not"),
+        ({"settings": [1]}, "settings of generate is names with values, not"),
+        ({"size": 5}, "size of generate is a text, not 5"),
+        ({"pick": "a"}, "pick of generate is a whole number, not 'a'"),
+        ({"on_step": None}, "'on_step' is not a setting of generate"),
     ):
         with pytest.raises(SettingError, match=said):
             make(Order("generate", str(shelf / "pixels"), arguments), model)
     with pytest.raises(SettingError, match="Did you mean upscale"):
         make(Order("upscal", str(shelf / "pixels")), model)
+    with pytest.raises(SettingError, match="edit takes a photo, and none is given"):
+        make(Order("edit", str(shelf / "pixels")), model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "inputs"),
+    [
+        ({"steps": "three"}, {}),
+        ({"loras": ["x"]}, {}),
+        ({"size": 5}, {}),
+        ({"settings": [1]}, {}),
+        ({"pick": "a"}, {}),
+        ({"guidance_interval": [1]}, {}),
+        ({"stesp": 1}, {}),
+        ({}, {"lora 1": Input("a", "b")}),
+        ({}, {"lora x": Input("a", "b")}),
+        ({}, {"mood": Input("a", "b")}),
+    ],
+)
+def test_a_recipe_that_was_not_written_here_is_refused(
+    arguments: dict[str, Any], inputs: dict[str, Input], tmp_path: Path
+) -> None:
+    whole = Provenance("generate", "model", "f" * 32, arguments, inputs)
+    save_picture(torch.zeros(3, 8, 8), tmp_path / "a.png", whole)
+    with pytest.raises(DataError, match="the recipe in the picture is damaged"):
+        order_from(tmp_path / "a.png")
+
+
+def test_one_picture_comes_of_a_recipe_whatever_it_says_of_how_many(shelf: Path, tmp_path: Path) -> None:
+    whole = Provenance("generate", str(shelf / "pixels"), "", {"n": 3, "steps": 2})
+    save_picture(torch.zeros(3, 8, 8), tmp_path / "a.png", whole)
+    order, _ = order_from(tmp_path / "a.png")
+    assert order.arguments["n"] == 1
+
+
+def test_a_picture_that_is_none_of_a_folders_is_refused(shelf: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    order = Order("generate", str(shelf / "pixels"), {"start": str(tmp_path), "t_start": 0.3, "steps": 2, "pick": 1})
+    with pytest.raises(SettingError, match="pick 1 is none of the 1 pictures"):
+        make(order, open_model(order, device="cpu"))
 
 
 @pytest.mark.parametrize("missing", ["photo", "mask"])
@@ -284,6 +336,21 @@ def test_a_preview_is_there_during_the_work_and_somebodys_own_is_left_alone(shel
     assert seen == [False, True, True, True]
     assert not place.exists()
     place.write_bytes(b"mine")
-    with Preview(model, place, 0) as preview:
-        model.generate("a cat", steps=2, on_step=preview)
+    with Preview(model, place, 1) as preview:
+        model.generate("a cat", steps=2, sampler="ddim", on_step=preview)
+        assert (tmp_path / "preview-2.png").exists()
+        assert place.read_bytes() == b"mine"
+    assert [each.name for each in tmp_path.iterdir()] == ["preview.png"]
     assert place.read_bytes() == b"mine"
+
+
+def test_a_sheet_takes_the_place_of_a_sheet_and_of_nothing_else(tmp_path: Path) -> None:
+    assert keep_sheet([red(), red()], tmp_path, columns=2).name == "sheet.png"
+    assert keep_sheet([red(level=7), red()], tmp_path, columns=2).name == "sheet.png"
+    Image.new("RGB", (8, 8)).save(tmp_path / "sheet.png")
+    mine = (tmp_path / "sheet.png").read_bytes()
+    (tmp_path / "sheet-2.png").write_bytes(b"notes")
+    for _ in range(2):
+        assert keep_sheet([red(), red()], tmp_path, columns=2).name == "sheet-3.png"
+    assert (tmp_path / "sheet.png").read_bytes() == mine
+    assert (tmp_path / "sheet-2.png").read_bytes() == b"notes"

@@ -50,6 +50,24 @@ def cached_file(name: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def cached_folder(name: str, revision: str | None = None) -> Path | None:
+    """A repository's snapshot, named after its commit, that the hub's cache holds; nothing is downloaded.
+
+    Args:
+        name: of the repository; of anything else there is none.
+        revision: branch, tag or commit, None for the main branch.
+    """
+    if not _ID.fullmatch(name):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
 def _neighbours(place: Path) -> list[str]:
     names = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
     return get_close_matches(place.name, names, n=1) or get_close_matches(place.stem, names, n=1)

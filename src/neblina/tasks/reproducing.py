@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from neblina.core.errors import DataError, SettingError
-from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.foreign_parameters import read_foreign
-from neblina.tasks.making import Order, changed_parts, order_of
+from neblina.tasks.order import Order
 from neblina.tasks.provenance import Provenance, read_pixels, read_provenance
+from neblina.tasks.recipe import changed_parts, fingerprint_of, order_of
 from neblina.version import __version__
 
 
@@ -43,17 +43,17 @@ def order_from(picture: Path, *, model: str | None = None, folder: Path | None =
 
 def _changes(provenance: Provenance, order: Order) -> Iterator[str]:
     """Sentences about what is not as it was: the model, the versions."""
-    place = Path(order.model)
-    if place.exists() and provenance.fingerprint and fingerprint(place) != provenance.fingerprint:
+    now = fingerprint_of(order) if provenance.fingerprint else ""
+    if now and now != provenance.fingerprint:
         yield f"{order.model} is not the model that made the picture: its weights or its configuration differ"
     for part in changed_parts(provenance, order):
         yield f"{part} is not what the picture was made with: its content differs"
-    for name, then, now in (
+    for name, then, current in (
         ("neblina", provenance.version, __version__),
         ("torch", provenance.torch, str(torch.__version__)),
     ):
-        if then != now:
-            yield f"the picture was made with {name} {then}, and this is {now}"
+        if then != current:
+            yield f"the picture was made with {name} {then}, and this is {current}"
 
 
 def difference(picture: Path, made: Tensor) -> str:
