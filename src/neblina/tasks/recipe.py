@@ -93,8 +93,9 @@ def _lasting(arguments: dict[str, Any]) -> dict[str, Any]:
 def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any]:
     """The defaults that an order leaves open, as they are now."""
     asked = Settings(**{name: given[name] for name in _WALK if name in given})
-    if given.get("method") == "inversion" and asked.sampler is None and not _is_ddim(model, asked):
-        asked = replace(asked, sampler="ddim")  # what inversion walks with in place of the model's own
+    if given.get("method") == "inversion" and asked.sampler is None and not _is_undone(model, asked):
+        # what inversion walks with in place of the model's own
+        asked = replace(asked, sampler="ddim", settings={**asked.settings, "eta": 0.0})
     way = route_of(model.bundle, asked)
     sampler = samplers[way.sampler]
     grid = way.grid or sampler.grid
@@ -117,9 +118,11 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
     return {**settled, **own, "grid": grid if isinstance(grid, str) else None}
 
 
-def _is_ddim(model: Model, asked: Settings) -> bool:
+def _is_undone(model: Model, asked: Settings) -> bool:
+    """Whether inversion walks with the model's own sampler."""
     way = route_of(model.bundle, asked)
-    return samplers[way.sampler].function is ddim and not way.settings.get("eta", 0.0)
+    own = samplers[way.sampler]
+    return own.function is ddim and not {**own.settings, **way.settings}.get("eta", 0.0)
 
 
 def alone(whole: Provenance, number: int) -> Provenance:
