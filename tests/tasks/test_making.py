@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from neblina.bundle.folder import save_bundle
 from neblina.core.errors import DataError, SettingError, StorageError
 from neblina.tasks.describing import describe
+from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.keeping import keep, keep_sheet, ready
 from neblina.tasks.making import make, open_model
 from neblina.tasks.order import Order
@@ -53,6 +55,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+LONG = "word " * 100
+
+
 def orders(shelf: Path) -> dict[str, Order]:
     photo, quick = str(shelf / "photo.png"), {"steps": 3, "seed": 7, "n": 2}
     beside = {"unconditional": str(shelf / "unconditional"), "guidance": 2.0}
@@ -82,6 +87,27 @@ def orders(shelf: Path) -> dict[str, Order]:
         ),
         "outpaint": Order("outpaint", str(shelf / "sd1"), {"photo": photo, "left": 4, "bottom": 3, **quick}),
         "upscale": Order("upscale", str(shelf / "upscaler"), {"photo": photo, "noise_level": 30, **quick}),
+        "in pieces": Order(
+            "generate",
+            str(shelf / "sd1"),
+            {"prompt": ["a cat", LONG], "negative": [LONG, "x"], "long_prompt": "chunk", **quick},
+        ),
+        "later numbers": Order(
+            "generate",
+            str(shelf / "sd1"),
+            {"prompt": ["a cat", "a dog", "a cow"], "negative": ["x", "y", "z"], **quick, "offset": 4},
+        ),
+        "repaint": Order(
+            "inpaint",
+            str(shelf / "pixels"),
+            {"photo": photo, "mask": str(shelf / "mask.png"), "sampler": "repaint", "labels": "1", **quick},
+        ),
+        "adaptive": Order("generate", str(shelf / "pixels"), {"sampler": "adaptive", "labels": "1", "seed": 7, "n": 2}),
+        "omega": Order("generate", str(shelf / "pixels"), {"labels": "1", "omega": 0.5, **quick}),
+        "other sampler": Order("generate", str(shelf / "sd1"), {"prompt": "a cat", "sampler": "heun", **quick}),
+        "nothing said": Order("generate", str(shelf / "sd1")),
+        "no label said": Order("generate", str(shelf / "pixels")),
+        "words inverted": Order("edit", str(shelf / "sd1"), {"photo": photo, "method": "inversion", "steps": 7}),
         "crops": Order("upscale", str(shelf / "sd1"), {"photo": photo, "factor": 3, "strength": 0.7, **quick}),
     }
 
@@ -115,6 +141,88 @@ def test_of_prompts_in_turn_a_picture_says_its_own(shelf: Path, tmp_path: Path) 
     said = [read_provenance(place).arguments for place in made_and_kept(model, tmp_path)]
     assert [one["prompt"] for one in said] == ["a cat", "a dog", "a cat"]
     assert [one["negative"] for one in said] == ["x", "y", "x"]
+
+
+def test_a_recipe_says_what_nobody_asked_for(shelf: Path) -> None:
+    """The grid of the model's own scheduler has no name."""
+    order = Order("generate", str(shelf / "sd1"), {"prompt": "a cat"})
+    (made,) = make(order, open_model(order, device="cpu"))
+    said = made.provenance.arguments
+    assert {name: said[name] for name in ("sampler", "steps", "grid", "guidance", "seed", "size", "dtype")} == {
+        "sampler": "plms", "steps": 50, "grid": None, "guidance": 7.5, "seed": 0, "size": "16x16", "dtype": "fp32"
+    }  # fmt: skip
+    order = Order("edit", str(shelf / "pixels"), {"photo": str(shelf / "photo.png"), "sampler": "ddim", "steps": 2})
+    (made,) = make(order, open_model(order, device="cpu"))
+    said = made.provenance.arguments
+    assert (said["grid"], said["strength"], said["settings"]["eta"]) == ("log_snr", 0.6, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "changes"),
+    [
+        ("pixels", {"labels": "1"}, {"sampler": "heun", "steps": 3, "grid": "karras", "guidance": 3.0}),
+        ("sd1", {"prompt": "a cat", "steps": 3}, {"steps": 4, "guidance": 2.0}),
+        ("sd1", {"prompt": "a cat", "steps": 3, "sampler": "ddim"}, {"sampler": "heun", "steps": 4, "guidance": 2.0}),
+    ],
+)
+def test_a_later_change_of_a_default_does_not_change_the_picture(
+    name: str, arguments: dict[str, Any], changes: dict[str, Any], shelf: Path, tmp_path: Path
+) -> None:
+    (place,) = made_and_kept(Order("generate", str(shelf / name), arguments), tmp_path)
+    order, _ = order_from(place)
+    model = open_model(order, device="cpu")
+    bundle = replace(model.bundle, sampling=replace(model.bundle.sampling, **changes))
+    (again,) = make(order, replace(model, bundle=bundle))
+    assert "to the byte" in difference(place, again.picture)
+    assert again.provenance.arguments == read_provenance(place).arguments
+
+
+def test_a_recipe_names_no_sampler_that_did_not_walk(shelf: Path) -> None:
+    order = orders(shelf)["words inverted"]
+    (made,) = make(order, open_model(order, device="cpu"))
+    assert made.provenance.arguments["sampler"] == "ddim"
+
+
+def test_a_picture_is_made_again_from_another_folder(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shelf)
+    arguments = {"photo": "photo.png", "mask": "mask.png", "loras": [["a.safetensors", 0.5]], "vae": "sd1/vae"}
+    order = Order("inpaint", "sd1", {**arguments, "steps": 2})
+    (place,) = made_and_kept(order, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    again, notes = order_from(place)
+    assert notes == []
+    (made,) = make(again, open_model(again, device="cpu"))
+    assert "to the byte" in difference(place, made.picture)
+    assert made.provenance == read_provenance(place)
+
+
+def test_a_model_of_the_hub_is_pinned(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the commit that made the picture, though its branch moves on; a local copy has none."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    first, second = "1" * 40, "2" * 40
+    repository = tmp_path / "models--owner--name"
+    shutil.copytree(shelf / "sd1", repository / "snapshots" / first)
+    shutil.copytree(shelf / "sd1", repository / "snapshots" / second)
+    (repository / "snapshots" / second / "unet" / "config.json").write_text("{}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(first)
+    asked = Order("generate", "owner/name", {"prompt": "a cat", "steps": 2, "vae": "owner/name"})
+    (place,) = made_and_kept(asked, tmp_path / "made")
+    said = read_provenance(place)
+    assert (said.model, said.arguments["revision"]) == ("owner/name", first)
+    assert said.fingerprint == fingerprint(shelf / "sd1")
+    (repository / "refs" / "main").write_text(second)
+    order, notes = order_from(place)
+    assert notes == ["owner/name is not what the picture was made with: its content differs"]  # the autoencoder
+    (repository / "refs" / "main").write_text(first)
+    (made,) = make(order, open_model(order, device="cpu"))
+    assert "to the byte" in difference(place, made.picture)
+    local, _ = order_from(place, model=str(shelf / "sd1"))
+    (made,) = make(local, open_model(local, device="cpu"))
+    assert "to the byte" in difference(place, made.picture)
 
 
 def test_what_moved_is_found_and_what_changed_is_refused_or_said(shelf: Path, tmp_path: Path) -> None:
@@ -205,6 +313,48 @@ def test_another_programs_picture_is_made_with_a_model_given(
     assert made.picture.shape == (3, 16, 16)
     assert made.provenance.arguments["seed"] == 9
     json.dumps(describe(str(tmp_path / "theirs.png")))
+
+
+def test_another_programs_loras_are_looked_up_by_name(shelf: Path, tmp_path: Path) -> None:
+    """A LoRA that is found changes the picture; one that is not is left out and told."""
+    comfy = json.loads(json.dumps(COMFY))
+    comfy["6"] = {
+        "class_type": "LoraLoader",
+        "inputs": {
+            "lora_name": "styles\\a.safetensors",
+            "strength_model": 0.5,
+            "strength_clip": 0.5,
+            "model": ["1", 0],
+        },
+    }
+    comfy["5"]["inputs"]["model"] = ["6", 0]
+    for name, chunk, text in (
+        ("a.png", "parameters", f"<lora:a:0.5> <lora:gone:0.8> {AUTOMATIC}"),
+        ("c.png", "prompt", json.dumps(comfy)),
+    ):
+        texts = PngInfo()
+        texts.add_text(chunk, text)
+        Image.new("RGB", (16, 16)).save(tmp_path / name, pnginfo=texts)
+        order, notes = order_from(tmp_path / name, model=str(shelf / "sd1"), folder=shelf)
+        assert order.arguments["loras"] == [[str(shelf / "a.safetensors"), 0.5]]
+        assert [note for note in notes if note.startswith("lora")] == (
+            [f"lora = gone:0.8: left out: {shelf} holds no such file"] if name == "a.png" else []
+        )
+        without, notes = order_from(tmp_path / name, model=str(shelf / "sd1"))
+        assert any("with --inputs" in note for note in notes)
+        assert "loras" not in without.arguments
+        pictures = [make(one, open_model(one, device="cpu"))[0].picture for one in (order, without)]
+        assert not torch.equal(*pictures)
+
+
+@pytest.mark.parametrize("end", ["Denoising strength: 0.5", "CFG scale: 1"])
+def test_what_has_no_effect_here_does_not_stand_in_the_way(end: str, shelf: Path, tmp_path: Path) -> None:
+    texts = PngInfo()
+    texts.add_text("parameters", f"a cat\nNegative prompt: a dog\nSteps: 4, Seed: 9, Size: 16x16, {end}")
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png", pnginfo=texts)
+    order, notes = order_from(tmp_path / "a.png", model=str(shelf / "sd1"))
+    assert len(make(order, open_model(order, device="cpu"))) == 1
+    assert len(notes) == 2
 
 
 def red(**arguments: Any) -> Made:

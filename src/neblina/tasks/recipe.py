@@ -55,7 +55,7 @@ def recipe(order: Order, model: Model) -> Provenance:
         SettingError: what no walk can be made of, or no JSON value.
     """
     given = _lasting({name: value for name, value in order.arguments.items() if value is not None})
-    arguments = {**given, **_settled(order.verb, given, model)}
+    arguments = _settled(order.verb, given, model)
     files = {name: Path(given[name]) for name in FILES if name in given}
     files = {name: place for name, place in files.items() if place.exists()}  # the verb says which are missing
     inputs = {name: Input(str(place), _digest(place)) for name, place in files.items()}
@@ -91,7 +91,7 @@ def _lasting(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """The defaults that an order leaves open, as they are now."""
+    """The arguments of an order with the defaults that it leaves open, as they are now."""
     asked = Settings(**{name: given[name] for name in _WALK if name in given})
     if given.get("method") == "inversion" and asked.sampler is None and not _is_undone(model, asked):
         # what inversion walks with in place of the model's own
@@ -107,14 +107,14 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
         "sampler": way.sampler,
         "steps": None if sampler.adaptive else way.steps,
         "guidance": asked.weight(model.bundle.sampling.guidance if says else 1.0),
-        "settings": {name: value for name, value in settings.items() if isinstance(value, bool | int | float)} or None,
+        "settings": {name: value for name, value in settings.items() if isinstance(value, int | float | str)},
         "seed": 0,
         "dtype": "fp32",
     }
     if verb == "generate" and "size" not in given:
         settled["size"] = f"{model.shape[2]}x{model.shape[1]}"
     settled = {name: value for name, value in settled.items() if value not in (None, "", inspect.Parameter.empty)}
-    own = {name: value for name, value in given.items() if name not in ("omega", "settings")}  # they are in the above
+    own = {name: value for name, value in given.items() if name not in ("omega", "settings")}  # held above
     return {**settled, **own, "grid": grid if isinstance(grid, str) else None}
 
 
