@@ -143,10 +143,12 @@ def test_of_prompts_in_turn_a_picture_says_its_own(shelf: Path, tmp_path: Path) 
     assert [one["negative"] for one in said] == ["x", "y", "x"]
 
 
-def test_a_recipe_says_what_nobody_asked_for(shelf: Path) -> None:
+def test_a_recipe_says_what_nobody_asked_for(shelf: Path, tmp_path: Path) -> None:
     """The grid of the model's own scheduler has no name."""
     order = Order("generate", str(shelf / "sd1"), {"prompt": "a cat"})
     (made,) = make(order, open_model(order, device="cpu"))
+    (place,) = keep([made], tmp_path)
+    assert describe(str(place))["arguments"]["grid"] == "the scheduler's own"
     said = made.provenance.arguments
     assert {name: said[name] for name in ("sampler", "steps", "grid", "guidance", "seed", "size", "dtype")} == {
         "sampler": "plms", "steps": 50, "grid": None, "guidance": 7.5, "seed": 0, "size": "16x16", "dtype": "fp32"
@@ -155,6 +157,17 @@ def test_a_recipe_says_what_nobody_asked_for(shelf: Path) -> None:
     (made,) = make(order, open_model(order, device="cpu"))
     said = made.provenance.arguments
     assert (said["grid"], said["strength"], said["settings"]["eta"]) == ("log_snr", 0.6, 0.0)
+
+
+@pytest.mark.parametrize(("name", "said"), [("upscaler", {"noise_level": 20}), ("sd1", {"strength": 0.3})])
+def test_a_recipe_says_how_much_an_enlargement_changed(name: str, said: dict[str, Any], shelf: Path) -> None:
+    order = Order("upscale", str(shelf / name), {"photo": str(shelf / "photo.png"), "factor": 4, "steps": 4})
+    (made,) = make(order, open_model(order, device="cpu"))
+    found = made.provenance.arguments
+    assert {each: found[each] for each in ("noise_level", "strength") if each in found} == said
+    again = Order("upscale", order.model, found)
+    (third,) = make(again, open_model(again, device="cpu"))
+    assert torch.equal(third.picture, made.picture)
 
 
 @pytest.mark.parametrize(
@@ -421,6 +434,8 @@ def test_an_order_is_plain_values_and_wrong_ones_are_refused_before_the_work(she
         make(Order("upscal", str(shelf / "pixels")), model)
     with pytest.raises(SettingError, match="edit takes a photo, and none is given"):
         make(Order("edit", str(shelf / "pixels")), model)
+    with pytest.raises(SettingError, match="Did you mean steps"):
+        open_model(Order("generate", str(shelf / "nothing there"), {"stesp": 3}))
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,10 @@ def open_model(order: Order, *, device: str | None = None) -> Model:
     """The model of an order.
 
     Raises:
-        CheckpointError, SettingError: as `load`.
+        SettingError: what cannot be carried out whatever the model, before it is read; or as `load`.
+        CheckpointError: as `load`.
     """
+    order.check()
     chosen = {name: order.arguments[name] for name in OPENING if order.arguments.get(name) is not None}
     return load(order.model, device=device, **chosen)
 

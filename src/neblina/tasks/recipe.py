@@ -26,6 +26,7 @@ from neblina.tasks.order import PICK, Order, own_kinds
 from neblina.tasks.provenance import Input, Provenance
 from neblina.tasks.sampling import route_of
 from neblina.tasks.settings import Settings
+from neblina.tasks.upscale import NOISE_LEVEL, STRENGTH
 from neblina.tasks.verbs import FILES, verbs
 
 PARTS = ("unconditional", "autoguidance", "classifier", "vae", "tokenizer")  # arguments that are paths of models
@@ -113,6 +114,10 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
     }
     if verb == "generate" and "size" not in given:
         settled["size"] = f"{model.shape[2]}x{model.shape[1]}"
+    if verb == "upscale" and model.bundle.pipeline.joined != "low resolution":
+        settled["strength"] = STRENGTH
+    elif verb == "upscale" and model.bundle.small is not None:
+        settled["noise_level"] = NOISE_LEVEL
     settled = {name: value for name, value in settled.items() if value not in (None, "", inspect.Parameter.empty)}
     own = {name: value for name, value in given.items() if name not in ("omega", "settings")}  # held above
     return {**settled, **own, "grid": grid if isinstance(grid, str) else None}
