@@ -64,10 +64,10 @@ def recipe(order: Order, model: Model) -> Provenance:
         inputs[name] = Input(_named(given, name), _digest(place))
     if os.path.exists(os.path.expanduser(order.model)):
         return Provenance(order.verb, lasting(order.model), fingerprint_of(order), arguments, inputs)
-    folder = cached_folder(order.model, order.arguments.get("revision"))
+    name, folder = order.model, cached_folder(order.model, order.arguments.get("revision"))
     if folder is not None:
-        arguments["revision"] = folder.name  # a snapshot is named after its commit
-    return Provenance(order.verb, order.model, fingerprint_of(order), arguments, inputs)
+        name, arguments["revision"] = name.partition("@")[0], folder.name  # a snapshot is named after its commit
+    return Provenance(order.verb, name, fingerprint_of(order), arguments, inputs)
 
 
 def fingerprint_of(order: Order) -> str:
@@ -80,9 +80,12 @@ def fingerprint_of(order: Order) -> str:
 
 
 def lasting(path: str) -> str:
-    """A path that is the same from everywhere, where something is; else what was given, such as a hub id."""
+    """A path that is the same from everywhere; of the hub, owner/name@commit; where nothing is, what was given."""
     place = os.path.abspath(os.path.expanduser(path))
-    return place if os.path.exists(place) else path
+    if os.path.exists(place):
+        return place
+    folder = cached_folder(path)
+    return path if folder is None else f"{path.partition('@')[0]}@{folder.name}"
 
 
 def _lasting(arguments: dict[str, Any]) -> dict[str, Any]:
