@@ -183,3 +183,10 @@ def test_a_misspelt_path_is_answered_with_the_closest_one(model: str, said: str,
     with pytest.raises(CheckpointError, match=said):
         resolve(model)
     assert hub.asked == []
+
+
+def test_a_revision_may_stand_behind_the_id(hub: Hub) -> None:
+    resolve("owner/name@refs/pr/3")
+    assert {(one["name"], one["revision"]) for one in hub.asked} == {("owner/name", "refs/pr/3")}
+    with pytest.raises(SettingError, match="names its revision, and revision 'main' is given too"):
+        resolve("owner/name@v1", revision="main")

@@ -13,7 +13,8 @@ from sabotages import SABOTAGES, Sabotage, build
 from neblina.core.errors import NeblinaError
 from neblina.tasks.checks.check import check
 from neblina.tasks.checks.findings import NOTE, Report
-from neblina.tasks.making import Order, make, open_model
+from neblina.tasks.making import make, open_model
+from neblina.tasks.order import Order
 
 SAID = "said"  # a note: not counted as caught
 CAUGHT = ("found", "refused")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import pipelines
 import pytest
+import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from models import small_bundle
 from oracle import clip
@@ -19,6 +20,7 @@ from PIL import Image
 
 from neblina.bundle.folder import save_bundle
 from neblina.cli.main import run
+from neblina.tasks.provenance import Provenance, save_picture
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
@@ -89,6 +91,28 @@ def test_words_become_pictures_as_the_manual_says(desk: Path, typed: Typed) -> N
         "sheet.png",
     ]
     assert pixels(desk / "bears" / "7-00003.png").shape == (512, 768, 3)
+
+
+def test_a_picture_with_a_broken_recipe_is_refused_in_one_sentence(desk: Path, typed: Typed) -> None:
+    for number, arguments in enumerate([{"steps": "three"}, {"loras": ["x"]}, {"size": 5}, {"settings": [1]}]):
+        save_picture(
+            torch.zeros(3, 8, 8), desk / "odd" / f"{number}.png", Provenance("generate", "MODEL", "", arguments)
+        )
+        assert "the recipe in the picture is damaged" in typed("reproduce", f"odd/{number}.png", ends=1)
+
+
+def test_a_users_sheet_and_preview_stay(desk: Path, typed: Typed) -> None:
+    (desk / "mine").mkdir()
+    for name in ("sheet.png", "preview.png"):
+        (desk / "mine" / name).write_bytes(b"mine")
+    for seed in ("1", "2"):
+        asked = ["generate", "PIXELS", "-n", "2", "--seed", seed, "--steps", "3", "--preview", "1", "--out", "mine"]
+        assert "mine/sheet-2.png" in typed(*asked)
+    assert {place.name for place in (desk / "mine").iterdir() if place.read_bytes() == b"mine"} == {
+        "sheet.png",
+        "preview.png",
+    }
+    assert not list((desk / "mine").glob("preview-*"))
 
 
 def test_a_photo_is_edited_inpainted_and_extended_as_the_manual_says(desk: Path, typed: Typed) -> None:

@@ -56,7 +56,7 @@ def test_a_picture_of_the_web_interface_is_read(tmp_path: Path) -> None:
         "prompt": "a photo of an astronaut, (highly detailed:1.2), (sharp:1.21), (blurry:0.9091) \\(film\\) \n"
         "second line",
         "negative": "ugly, (bad hands:1.1)\nlowres",
-        "loras": [{"path": "add_detail", "scale": 0.8}],
+        "loras": [["add_detail", 0.8]],
         "sampler": "dpmpp_2m",
         "grid": "karras",
         "steps": 28,
@@ -105,7 +105,7 @@ def test_a_picture_of_the_web_interface_is_read(tmp_path: Path) -> None:
             {},
             {"Denoising strength", "Hires upscale", "Hires upscaler"},
         ),
-        ("Steps: 20, Denoising strength: 0.7, Mask blur: 4", {"strength": 0.7}, {"Mask blur"}),
+        ("Steps: 20, Denoising strength: 0.7, Mask blur: 4", {}, {"Denoising strength", "Mask blur"}),
         (
             'Steps: 20, VAE: "a, b: c.pt", Template: "x \\"quoted\\", y", Clip skip: 1',
             {},
@@ -218,7 +218,7 @@ def test_what_a_prompt_cannot_say_here_is_told(theirs: str, ours: str, names: se
 
 def test_loras_are_named_with_their_scales() -> None:
     marked = from_a1111("<lora:a:0.5> x <lora:b> <lora:c:-1>")
-    assert marked.loras == ({"path": "a", "scale": 0.5}, {"path": "b", "scale": 1.0}, {"path": "c", "scale": -1.0})
+    assert marked.loras == (["a", 0.5], ["b", 1.0], ["c", -1.0])
     assert marked.prompt == "x"
 
 
@@ -316,6 +316,18 @@ DEFAULT = {
 }
 
 
+def test_a_negative_prompt_without_guidance_is_told(tmp_path: Path) -> None:
+    graph = default_graph()
+    graph["3"]["inputs"]["cfg"] = 1
+    found = comfyui(graph, tmp_path)
+    assert found.arguments["guidance"] == 1
+    assert "negative" not in found.arguments
+    assert {one.name: one.value for one in found.unmapped}["negative"] == "text, watermark"
+    found = a1111("a cat\nNegative prompt: a dog\nSteps: 20, CFG scale: 1", tmp_path)
+    assert found.arguments == {"prompt": "a cat", "steps": 20, "guidance": 1.0}
+    assert {one.name: one.value for one in found.unmapped} == {"Negative prompt": "a dog"}
+
+
 def test_a_picture_of_comfyui_is_read(tmp_path: Path) -> None:
     found = comfyui(default_graph(), tmp_path)
     assert found.arguments == DEFAULT
@@ -351,10 +363,7 @@ def test_loras_a_clip_layer_and_linked_values_are_followed(tmp_path: Path) -> No
     graph["3"]["inputs"] |= {"model": ["11", 0], "steps": ["14", 0], "cfg": ["16", 0]}
     graph["6"]["inputs"] |= {"clip": ["12", 0], "text": ["15", 0]}
     found = comfyui(graph, tmp_path)
-    assert found.arguments["loras"] == [
-        {"path": "first.safetensors", "scale": 0.5},
-        {"path": "second.safetensors", "scale": 1.0},
-    ]
+    assert found.arguments["loras"] == [["first.safetensors", 0.5], ["second.safetensors", 1.0]]
     assert (found.arguments["steps"], found.arguments["prompt"]) == (33, "from elsewhere")
     assert found.arguments["clip_skip"] == 1
     assert "guidance" not in found.arguments
@@ -403,14 +412,13 @@ def test_the_first_of_two_passes_is_read_and_the_other_told(tmp_path: Path) -> N
     assert told(found) == {"seed", "KSampler", "LatentUpscale"}
 
 
-def test_a_walk_from_a_picture_has_a_strength(tmp_path: Path) -> None:
+def test_a_walk_from_a_picture_is_told(tmp_path: Path) -> None:
     graph = default_graph()
     graph |= {"5": node("VAEEncode", pixels=["10", 0], vae=["4", 2]), "10": node("LoadImage", image="cat.png")}
     graph["3"]["inputs"]["denoise"] = 0.6
     found = comfyui(graph, tmp_path)
-    assert found.arguments["strength"] == 0.6
-    assert "size" not in found.arguments
-    assert told(found) == {"seed", "VAEEncode", "LoadImage"}
+    assert not {"strength", "size"} & set(found.arguments)
+    assert told(found) == {"seed", "denoise", "VAEEncode", "LoadImage"}
 
 
 def test_an_advanced_sampler_says_what_part_it_walks(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ MADE = Provenance(
         "size": "512x768",
         "strength": 1.0,
         "settings": {"eta": 0.5},
-        "loras": [{"path": "style.safetensors", "scale": 0.8}],
+        "loras": [["style.safetensors", 0.8]],
     },
     inputs={"photo": Input("in/photo.png", "ab" * 32), "mask": Input("in/mask.png", "cd" * 32)},
 )

@@ -12,7 +12,7 @@ from neblina.bundle.files import read_json
 from neblina.bundle.weights import STEM
 from neblina.core.errors import CheckpointError, SettingError, StorageError
 
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".json")
 _TEXTS = ["*.json", "*merges.txt", "*vocab.txt", "*.model"]
 _UNUSED = ["safety_checker/*", "feature_extractor/*", "*flax*", "*openvino*", "*.onnx"]
@@ -22,12 +22,12 @@ def resolve(model: str | Path, *, revision: str | None = None, variant: str | No
     """The folder or file of a model, downloaded if it has to be.
 
     Args:
-        model: a path, or the id of a repository, owner/name.
+        model: a path, or the id of a repository, owner/name or owner/name@revision.
         revision: branch, tag or commit of a repository, None for its main branch.
         variant: of the weights to download, such as "fp16".
     Raises:
         CheckpointError: nothing of that name is here or on the hub, it is gated, or the hub cannot be reached.
-        SettingError: a revision of something that lies on this machine.
+        SettingError: a revision of something that lies on this machine, or two.
         StorageError: the disk is full.
     """
     place = Path(model).expanduser()
@@ -35,11 +35,13 @@ def resolve(model: str | Path, *, revision: str | None = None, variant: str | No
         if revision is not None:
             raise SettingError(f"{model} lies on this machine: revision {revision!r} is of a repository on the hub")
         return place
-    close = _neighbours(place)
-    if close or not _ID.fullmatch(str(model)) or place.suffix in _FILES:
+    close, found = _neighbours(place), _ID.fullmatch(str(model))
+    if close or found is None or place.suffix in _FILES:
         hint = f"Did you mean {place.with_name(close[0])}?" if close else _what_is_there(place)
         raise CheckpointError(f"{model} is not there. {hint}")
-    return _download(str(model), revision, variant)
+    if found[2] and revision is not None:
+        raise SettingError(f"{model} names its revision, and revision {revision!r} is given too: leave one out")
+    return _download(found[1], found[2] or revision, variant)
 
 
 def cached_file(name: str, file: str) -> Path | None:
@@ -48,6 +50,25 @@ def cached_file(name: str, file: str) -> Path | None:
 
     found = try_to_load_from_cache(name, file)
     return Path(found) if isinstance(found, str) else None
+
+
+def cached_folder(name: str, revision: str | None = None) -> Path | None:
+    """A repository's snapshot, named after its commit, that the hub's cache holds; nothing is downloaded.
+
+    Args:
+        name: of the repository, also as owner/name@revision; of anything else there is none.
+        revision: branch, tag or commit, None for the main branch.
+    """
+    found = _ID.fullmatch(name)
+    if found is None:
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(found[1], revision=found[2] or revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
 
 
 def _neighbours(place: Path) -> list[str]:

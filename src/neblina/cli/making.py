@@ -9,7 +9,8 @@ from neblina.cli.options import Opening, Output, Sampling, arguments_of
 from neblina.cli.progress import bar, console
 
 if TYPE_CHECKING:
-    from neblina.tasks.making import Made, Order
+    from neblina.tasks.order import Order
+    from neblina.tasks.recipe import Made
 
 
 def carry_out(verb: str, model: str, own: dict[str, Any], opening: Opening, sampling: Sampling, output: Output) -> None:
@@ -18,7 +19,7 @@ def carry_out(verb: str, model: str, own: dict[str, Any], opening: Opening, samp
     Args:
         own: the verb's own arguments; None is not given.
     """
-    from neblina.tasks.making import Order
+    from neblina.tasks.order import Order
 
     given = {name: str(value) if isinstance(value, Path) else value for name, value in own.items() if value is not None}
     save(Order(verb, model, {**given, **arguments_of(opening, sampling)}), output)
@@ -27,14 +28,12 @@ def carry_out(verb: str, model: str, own: dict[str, Any], opening: Opening, samp
 def save(order: "Order", output: Output) -> "list[Made]":
     """Make the pictures of an order and write each with its recipe, and a sheet of all where there are several.
 
-    They are written as they come, so that Ctrl-C loses what is being made and no more. No picture is written over; the
-    sheet shows the last order.
+    They are written as they come, so that Ctrl-C loses what is being made and no more. Nothing is written over but
+    the last order's sheet.
     """
-    import torch
-
-    from neblina.data.sheets import save_sheet
     from neblina.encoders.prompts import PromptCut
-    from neblina.tasks.making import Watch, in_portions, keep, open_model, ready
+    from neblina.tasks.keeping import keep, keep_sheet, ready
+    from neblina.tasks.making import Watch, in_portions, open_model
     from neblina.tasks.preview import Preview
     from neblina.tasks.settings import Noticed
 
@@ -68,10 +67,9 @@ def save(order: "Order", output: Output) -> "list[Made]":
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     shown = places[0]
     if len(made) > 1:
-        shown = output.out / "sheet.png"
         labels = order.arguments.get("labels")
         columns = len(labels) if isinstance(labels, list) and len(labels) > 1 else 8
-        save_sheet(torch.stack([one.picture for one in made]), shown, columns=min(len(made), columns))
+        shown = keep_sheet(made, output.out, columns=min(len(made), columns))
     count = f"{len(made)} pictures" if len(made) > 1 else "1 picture"
     console.print(f"{order.verb}: {count} in {seconds:.1f} s ({len(made) / seconds:.2g} images/s)    {shown}")
     return made

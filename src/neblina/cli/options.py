@@ -27,7 +27,8 @@ class Opening:
     tokenizer
         For a single file, which holds none: a tokenizer's folder, or CLIP's published merges.
     vae
-        An autoencoder in place of the model's own: a folder or a file.
+        An autoencoder in place of the model's own: a folder, a file, or an id on the hub, also with its revision:
+        owner/name@revision.
     prediction
         What a single file's network predicts, where it does not say.
     ema

@@ -26,7 +26,7 @@ def reproduce(
     model
         Where the model is now; where it was when left out.
     inputs
-        Folder with the photo and the mask that it was made from; where they were when left out.
+        Folder with the photo, the mask and the LoRAs that it was made from; where they were when left out.
     """
     from neblina.tasks.reproducing import difference, order_from
 

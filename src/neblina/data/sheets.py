@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from neblina.core.atomic import write_file
+
+SHEET = "neblina sheet"  # the text by which a sheet is known for one
 
 
 def save_sheet(pictures: Tensor, place: Path, *, columns: int, scale: int | None = None) -> None:
@@ -33,7 +36,9 @@ def save_sheet(pictures: Tensor, place: Path, *, columns: int, scale: int | None
         left = gap + number % columns * (width * scale + gap)
         large = picture.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
         sheet[:, top : top + height * scale, left : left + width * scale] = large
-    write_file(place, to_image(sheet).save)
+    texts = PngInfo()
+    texts.add_text(SHEET, f"{count} pictures")
+    write_file(place, lambda aside: to_image(sheet).save(aside, format="PNG", pnginfo=texts))
 
 
 def to_image(picture: Tensor) -> Image.Image:

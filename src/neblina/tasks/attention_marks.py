@@ -29,18 +29,18 @@ class Marked:
 
     Attributes:
         prompt: with explicit weights only.
-        loras: {"path": name, "scale": number} of each one that it names.
+        loras: [name, scale] of each one that it names.
         unmapped: what it says and ours cannot.
     """
 
     prompt: str
-    loras: tuple[dict[str, Any], ...] = ()
+    loras: tuple[list[Any], ...] = ()
     unmapped: tuple[Unmapped, ...] = field(default=())
 
 
 def from_a1111(prompt: str) -> Marked:
     """A prompt of AUTOMATIC1111's web interface."""
-    loras: list[dict[str, Any]] = []
+    loras: list[list[Any]] = []
     unmapped: list[Unmapped] = []
 
     def file(found: re.Match[str]) -> str:
@@ -51,7 +51,7 @@ def from_a1111(prompt: str) -> Marked:
         except ValueError:
             scale = None
         if kind == "lora" and scale is not None:
-            loras.append({"path": name, "scale": scale})
+            loras.append([name, scale])
         if kind != "lora" or scale is None or len(scales) > 1:
             reason = "one scale for the whole LoRA" if kind == "lora" and scale is not None else "only LoRAs are read"
             unmapped.append(Unmapped(kind, found[0], reason))

@@ -31,12 +31,16 @@ def describe_picture(place: Path) -> dict[str, Any]:
         DataError: it does not say.
     """
     try:
-        return asdict(read_provenance(place))
+        facts = asdict(read_provenance(place))
     except DataError as error:
         try:
             foreign = read_foreign(place)
         except DataError:
             raise error from None
+    else:
+        if facts["arguments"].get("grid", "") is None:
+            facts["arguments"]["grid"] = "the scheduler's own"
+        return facts
     unmapped = {one.name: f"{one.value} ({one.reason})" for one in foreign.unmapped}
     return {
         "made by": foreign.source,

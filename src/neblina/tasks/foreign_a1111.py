@@ -13,6 +13,7 @@ from typing import Any
 from neblina.samplers import samplers
 from neblina.tasks.attention_marks import from_a1111
 from neblina.tasks.foreign_parts import (
+    BEGUN,
     GRIDS,
     NO_COUNTERPART,
     OF_THE_PROMPT,
@@ -21,6 +22,7 @@ from neblina.tasks.foreign_parts import (
     Unmapped,
     find_grid,
     find_sampler,
+    without_effect,
 )
 
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
@@ -64,7 +66,8 @@ def read_a1111(text: str) -> ForeignParameters:
     if "seed" in arguments:
         unmapped.append(Unmapped("Seed", str(arguments["seed"]), OTHER_NOISE))
     _size(fields, arguments, unmapped)
-    _strength(fields, arguments, unmapped)
+    _strength(fields, unmapped)
+    unmapped += without_effect(arguments, "Negative prompt")
     if "Clip skip" in fields:
         _clip_skip(fields.pop("Clip skip"), arguments, unmapped)
     model, model_hash, version = (fields.pop(name, None) for name in ("Model", "Model hash", "Version"))
@@ -158,14 +161,14 @@ def _size(fields: dict[str, str], arguments: dict[str, Any], unmapped: list[Unma
         unmapped.append(Unmapped("Size", size, "this is not a width and a height"))
 
 
-def _strength(fields: dict[str, str], arguments: dict[str, Any], unmapped: list[Unmapped]) -> None:
+def _strength(fields: dict[str, str], unmapped: list[Unmapped]) -> None:
     strength = fields.pop("Denoising strength", None)
     if strength is None:
         return
     if any(name.startswith("Hires") for name in fields):
         unmapped.append(Unmapped("Denoising strength", strength, "it belongs to the second pass (Hires)"))
     else:
-        _number("Denoising strength", strength, "strength", float, arguments, unmapped)
+        unmapped.append(Unmapped("Denoising strength", strength, BEGUN))
 
 
 def _clip_skip(value: str, arguments: dict[str, Any], unmapped: list[Unmapped]) -> None:

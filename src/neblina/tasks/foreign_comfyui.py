@@ -13,12 +13,14 @@ from typing import Any
 from neblina.core.errors import DataError
 from neblina.tasks.attention_marks import from_comfyui
 from neblina.tasks.foreign_parts import (
+    BEGUN,
     OF_THE_PROMPT,
     OTHER_NOISE,
     ForeignParameters,
     Unmapped,
     find_grid,
     find_sampler,
+    without_effect,
 )
 
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
@@ -78,6 +80,7 @@ class _Reader:
         for role, name in (("positive", "prompt"), ("negative", "negative")):
             self._prompt(first, role, name)
         self._latents(first)
+        self.unmapped += without_effect(self.arguments, "negative")
         unmapped = tuple(dict.fromkeys(self.unmapped))
         return ForeignParameters("ComfyUI", self.model, None, self.arguments, unmapped)
 
@@ -177,7 +180,7 @@ class _Reader:
             self.unmapped.append(Unmapped("end_at_step", str(end), "the whole walk from noise to a picture is read"))
 
     def _model(self, sampler: str) -> None:
-        loras: list[dict[str, Any]] = []
+        loras: list[list[Any]] = []
         for node in self.chain(self.linked(sampler, "model"), "model"):
             inputs = self.graph[node]["inputs"]
             if self.kind(node) in ("LoraLoader", "LoraLoaderModelOnly"):
@@ -185,7 +188,7 @@ class _Reader:
                 if path is None or not _is_number(scale):
                     self.note(node, "its file or its scale is computed when ComfyUI runs")
                     continue
-                loras.append({"path": str(path), "scale": float(scale)})
+                loras.append([str(path), float(scale)])
                 if self.kind(node) == "LoraLoaderModelOnly" or inputs.get("strength_clip") != inputs.get(
                     "strength_model"
                 ):
@@ -268,8 +271,8 @@ class _Reader:
                 return
             if self.kind(node) not in _SILENT:
                 self.note(node, "the walk begins at a picture; give it to neblina edit")
-        if _is_number(strength):
-            self.arguments["strength"] = float(strength)
+        if strength not in (1, None):
+            self.unmapped.append(Unmapped("denoise", str(strength), BEGUN))
 
 
 def _is_link(value: Any) -> bool:

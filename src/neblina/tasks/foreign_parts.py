@@ -35,7 +35,7 @@ class ForeignParameters:
         model: the name of the model's file, None if it does not say.
         model_hash: what it says of the file's content, None if nothing.
         arguments: what was asked, in the names of `Provenance.arguments`: prompt, negative, sampler, grid, steps,
-            guidance, seed, size ("768x512": width, height), strength, clip_skip, loras (path and scale), settings.
+            guidance, seed, size ("768x512": width, height), clip_skip, loras (name and scale), settings.
         unmapped: the rest.
     """
 
@@ -49,6 +49,8 @@ class ForeignParameters:
 NO_COUNTERPART = "this has no counterpart here"
 OTHER_NOISE = "kept, but the number stands for other noise here: a picture of the same kind comes out, not the same one"
 OF_THE_PROMPT = "kept, but here it is of the prompt alone, not of the negative one"
+
+BEGUN = "it begins at a picture that the file does not name; give that one to neblina edit --strength"
 
 # by the name without case, spaces and signs: A1111's names and ComfyUI's fall together where the method does
 SAMPLERS = {
@@ -94,6 +96,19 @@ def find_grid(name: str) -> tuple[str | None, Unmapped | None]:
     if _key(name) in GRIDS:
         return GRIDS[_key(name)], None
     return None, Unmapped("schedule", name, "no grid here visits the same times; the sampler's own is taken")
+
+
+def without_effect(arguments: dict[str, Any], name: str) -> list[Unmapped]:
+    """Takes the negative prompt out where there is no guidance, and tells of it.
+
+    Args:
+        name: what the other program calls it.
+    """
+    if arguments.get("guidance") != 1 or "negative" not in arguments:
+        return []
+    negative = arguments.pop("negative")
+    reason = "guidance goes away from it, and guidance is 1, which is none"
+    return [Unmapped(name, negative, reason)] if negative else []
 
 
 def _key(name: str) -> str:

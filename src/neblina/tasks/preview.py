@@ -12,6 +12,7 @@ from neblina.core.atomic import write_file
 from neblina.data.pictures import to_uint8
 from neblina.data.sheets import to_image
 from neblina.samplers.drive import Step
+from neblina.tasks.keeping import names
 from neblina.tasks.model import Model
 
 
@@ -21,17 +22,17 @@ class Preview:
 
     Attributes:
         model: whose codec decodes it.
-        place: the file.
+        place: the file; where one is there already, the same with -2 or on behind its name.
         every: answers between two previews, 0 for none.
         answers: how many there were.
-        written: whether there is a preview to take away.
+        written: the file that is to be taken away, None before the first preview.
     """
 
     model: Model
     place: Path
     every: int
     answers: int = 0
-    written: bool = False
+    written: Path | None = None
 
     def __call__(self, step: Step) -> None:
         """Look at an answer."""
@@ -40,8 +41,9 @@ class Preview:
             return
         with torch.no_grad():
             pictures = self.model.bundle.codec.preview(step.posterior.mean[:1].float())
-        write_file(self.place, to_image(to_uint8(pictures[0])).save)
-        self.written = True
+        if self.written is None:
+            self.written = next(place for place in names(self.place) if not place.exists())
+        write_file(self.written, to_image(to_uint8(pictures[0])).save)
 
     def __enter__(self) -> Preview:
         return self
@@ -49,5 +51,5 @@ class Preview:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.written:
-            self.place.unlink(missing_ok=True)
+        if self.written is not None:
+            self.written.unlink(missing_ok=True)

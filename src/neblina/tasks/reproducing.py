@@ -1,16 +1,18 @@
 """A picture made again: the order that made it, and whether what comes out is the same."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PureWindowsPath
 
 import torch
 from torch import Tensor
 
 from neblina.core.errors import DataError, SettingError
-from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.foreign_parameters import read_foreign
-from neblina.tasks.making import Order, changed_parts, order_of
+from neblina.tasks.foreign_parts import ForeignParameters, Unmapped
+from neblina.tasks.order import Order
 from neblina.tasks.provenance import Provenance, read_pixels, read_provenance
+from neblina.tasks.recipe import changed_parts, fingerprint_of, order_of
 from neblina.version import __version__
 
 
@@ -19,7 +21,8 @@ def order_from(picture: Path, *, model: str | None = None, folder: Path | None =
 
     Args:
         model: where the model is now, None for where it was.
-        folder: where the files are that the picture was made from, None for where they were.
+        folder: where the files are that the picture was made from, None for where they were; another program's LoRAs
+            are looked up here by their names.
     Raises:
         DataError: the picture does not say how it was made, or what it was made from is not there.
         SettingError: another program's picture, and no model.
@@ -35,25 +38,43 @@ def order_from(picture: Path, *, model: str | None = None, folder: Path | None =
             raise SettingError(
                 f"{picture} was made by {foreign.source} with the model {foreign.model}: say where it is with --model"
             ) from None
+        foreign = _with_files(foreign, folder)
         notes = [f"{one.name} = {one.value}: {one.reason}" for one in foreign.unmapped]
-        return Order("generate", model, dict(foreign.arguments)), notes
+        return Order("generate", model, foreign.arguments), notes
     order = order_of(provenance, model=model, folder=folder)
     return order, list(_changes(provenance, order))
 
 
+def _with_files(foreign: ForeignParameters, folder: Path | None) -> ForeignParameters:
+    """The same with the files of its LoRAs for their names; those that are not found become unmapped."""
+    found, lost = [], []
+    for name, scale in foreign.arguments.get("loras", []):
+        file = PureWindowsPath(name).name  # either separator, whatever machine wrote it
+        places = [] if folder is None else [folder / file, folder / f"{file}.safetensors"]
+        place = next((place for place in places if place.is_file()), None)
+        if place is not None:
+            found.append([str(place), scale])
+        else:
+            where = "say which folder it is in with --inputs" if folder is None else f"{folder} holds no such file"
+            lost.append(Unmapped("lora", f"{name}:{scale:g}", f"left out: {where}"))
+    others = {name: value for name, value in foreign.arguments.items() if name != "loras"}
+    arguments = {**others, "loras": found} if found else others
+    return replace(foreign, arguments=arguments, unmapped=(*foreign.unmapped, *lost))
+
+
 def _changes(provenance: Provenance, order: Order) -> Iterator[str]:
     """Sentences about what is not as it was: the model, the versions."""
-    place = Path(order.model)
-    if place.exists() and provenance.fingerprint and fingerprint(place) != provenance.fingerprint:
+    now = fingerprint_of(order) if provenance.fingerprint else ""
+    if now and now != provenance.fingerprint:
         yield f"{order.model} is not the model that made the picture: its weights or its configuration differ"
     for part in changed_parts(provenance, order):
         yield f"{part} is not what the picture was made with: its content differs"
-    for name, then, now in (
+    for name, then, current in (
         ("neblina", provenance.version, __version__),
         ("torch", provenance.torch, str(torch.__version__)),
     ):
-        if then != now:
-            yield f"the picture was made with {name} {then}, and this is {now}"
+        if then != current:
+            yield f"the picture was made with {name} {then}, and this is {current}"
 
 
 def difference(picture: Path, made: Tensor) -> str:

@@ -31,6 +31,9 @@ from neblina.tasks.settings import Settings
 if TYPE_CHECKING:
     from neblina.tasks.model import Model
 
+NOISE_LEVEL = 20
+STRENGTH = 0.3
+
 
 def upscale(
     model: Model,
@@ -67,7 +70,7 @@ def upscale(
         return _told(model, photo, prompt, factor, noise_level, settings)
     if noise_level is not None:
         raise SettingError("noise_level is for a checkpoint that is told the small picture, and this is none")
-    return _anew(model, photo, prompt, labels, factor, 0.3 if strength is None else strength, settings)
+    return _anew(model, photo, prompt, labels, factor, STRENGTH if strength is None else strength, settings)
 
 
 def _told(
@@ -91,7 +94,9 @@ def _told(
             raise SettingError("this model reads the small picture as it is: leave noise_level out")
         condition = joined(condition, small)
     else:
-        condition = _with_noise(model, condition, small, count, 20 if noise_level is None else noise_level, settings)
+        condition = _with_noise(
+            model, condition, small, count, NOISE_LEVEL if noise_level is None else noise_level, settings
+        )
     work = Work(condition, (model.bundle.channels, height, width), count)
     made = model.decoded(sampled(model.bundle, work, settings, device=model.device))
     return to_uint8(made[..., : photo.size[0] * own, : photo.size[1] * own])
