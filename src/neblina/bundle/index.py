@@ -14,6 +14,7 @@ from neblina.core.errors import CheckpointError, SettingError
 
 INDEX = "model_index.json"
 SMALL = "low_res_scheduler"
+SCHEDULER = "scheduler_config.json"
 
 
 @dataclass(frozen=True)

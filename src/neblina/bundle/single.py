@@ -6,7 +6,7 @@ from torch import nn
 
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.components import Opening, build_module, codec_of, labelled
-from neblina.bundle.folder import Parts, foreign_bundle
+from neblina.bundle.parts import Parts, foreign_bundle
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import read_scheduler
 from neblina.bundle.single_file.read import Component, SingleFile, read_single_file

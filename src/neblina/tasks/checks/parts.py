@@ -5,8 +5,7 @@ from pathlib import Path
 
 from neblina.bundle.components import Opening, kinds, read_component
 from neblina.bundle.files import read_json
-from neblina.bundle.folder import SCHEDULER
-from neblina.bundle.index import INDEX, SMALL, mixing, read_index
+from neblina.bundle.index import INDEX, SCHEDULER, SMALL, mixing, read_index
 from neblina.bundle.schedulers import read_scheduler
 from neblina.bundle.weights import read_weights
 from neblina.core.errors import CheckpointError, NeblinaError
