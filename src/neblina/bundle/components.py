@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from neblina.bundle.files import read_json, write_json
-from neblina.bundle.weights import STEM, WEIGHTS, empty_parameters, has_weights, load_weights
+from neblina.bundle.weights import STEM, empty_parameters, has_weights, load_weights
 from neblina.codecs.codec import Codec
 from neblina.codecs.kl import KLCodec
 from neblina.codecs.tiny import TinyCodec
 from neblina.codecs.vq import VQCodec
 from neblina.core.errors import CheckpointError, SettingError
 from neblina.core.registry import Registry
-from neblina.core.tensors import save_tensors
+from neblina.core.shards import Filing, write_weights
 from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from neblina.nets.dit import DiT, DiTConfig
 from neblina.nets.labelled import ClassEmbedder, ClassEmbedderConfig, LabelledUNet
@@ -135,7 +135,7 @@ def build_module(config: Mapping[str, Any], where: str) -> nn.Module:
         return kind.build(kind.config(config)).eval()
 
 
-def write_component(module: nn.Module, folder: Path) -> None:
+def write_component(module: nn.Module, folder: Path, filing: Filing | None = None) -> None:
     """Write a component's configuration and weights."""
     write_json(folder / "config.json", module.config.to_dict())  # type: ignore[union-attr, operator]
-    save_tensors(module.state_dict(), folder / WEIGHTS)
+    write_weights(module.state_dict(), folder, STEM, filing)

@@ -35,6 +35,7 @@ from neblina.bundle.texts import read_texts
 from neblina.codecs.codec import Codec
 from neblina.core.atomic import new_folder, recover
 from neblina.core.errors import CheckpointError
+from neblina.core.shards import Filing
 from neblina.nets.network import Network
 from neblina.processes.schedules import Schedule
 
@@ -46,9 +47,11 @@ _OF_PICTURES = {
 }
 
 
-def save_bundle(bundle: Bundle, folder: Path) -> None:
+def save_bundle(bundle: Bundle, folder: Path, filing: Filing | None = None) -> None:
     """Write the folder, all of it or nothing.
 
+    Args:
+        filing: variant and shards of the weights; None for one plain file a component.
     Raises:
         CheckpointError: something is there that this does not write.
         SettingError: the model's own sampling names a sampler that there is not.
@@ -73,9 +76,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     with new_folder(folder) as aside:
         for part in (pipeline.network, pipeline.embedder, pipeline.codec):
             if part in bundle.modules:
-                index[str(part)] = _write(bundle.modules[str(part)], aside / str(part))
+                index[str(part)] = _write(bundle.modules[str(part)], aside / str(part), filing)
         if bundle.text is not None:
-            index |= {part: list(kind) for part, kind in bundle.text.save(aside).items()}
+            index |= {part: list(kind) for part, kind in bundle.text.save(aside, filing).items()}
         if scheduler is not None:
             index["scheduler"] = ["diffusers", scheduler["_class_name"]]
             write_json(aside / "scheduler" / SCHEDULER, scheduler)
@@ -154,7 +157,7 @@ def _small(folder: Path, index: Mapping[str, Any]) -> tuple[Schedule, Mapping[st
     return read_scheduler(config).schedule, config
 
 
-def _write(module: nn.Module, folder: Path) -> list[str]:
+def _write(module: nn.Module, folder: Path, filing: Filing | None) -> list[str]:
     """Write a component; what the index says of it."""
-    write_component(module, folder)
+    write_component(module, folder, filing)
     return ["diffusers", read_json(folder / "config.json")["_class_name"]]

@@ -15,6 +15,7 @@ from neblina.bundle.pipelines import Pipeline
 from neblina.bundle.weights import read_weights
 from neblina.core.conditions import Condition, Wants
 from neblina.core.errors import CheckpointError
+from neblina.core.shards import Filing
 from neblina.encoders.families import Family, Framing, check_fit, encode_prompts, refiner_numbers
 from neblina.encoders.text import TextEncoder, make_text_encoder
 from neblina.encoders.tokens import Tokenizer, load_tokenizer
@@ -78,10 +79,10 @@ class Texts:
         """
         check_fit(self.family, list(self.encoders.values()), wants)
 
-    def save(self, folder: Path) -> dict[str, tuple[str, str]]:
+    def save(self, folder: Path, filing: Filing | None = None) -> dict[str, tuple[str, str]]:
         """Write the components into a model folder; library and class of each, for the index."""
         for name, encoder in self.encoders.items():
-            encoder.save(folder / name, folder / self.tokenizers[name])
+            encoder.save(folder / name, folder / self.tokenizers[name], filing)
         return dict(self.written)
 
 
