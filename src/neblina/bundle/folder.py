@@ -15,7 +15,7 @@ from torch import nn
 
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.card import bundle_of_card, card_of, check_scheduler
-from neblina.bundle.components import Opening, codec_of, labelled, read_component, write_component
+from neblina.bundle.components import Opening, codec_in, codec_of, labelled, read_component, write_component
 from neblina.bundle.files import CARD, read_json, refuse_strangers, write_card, write_json
 from neblina.bundle.index import (
     INDEX,
@@ -58,8 +58,7 @@ def save_bundle(bundle: Bundle, folder: Path, filing: Filing | None = None) -> N
         StorageError: the disk is full or refuses; what was there before is untouched.
     """
     pipeline = bundle.pipeline
-    texts = {name for pair in pipeline.texts for name in pair}
-    own = {INDEX, CARD, "scheduler", SMALL, *bundle.modules, *texts, *bundle.kept}
+    own = {INDEX, CARD, "scheduler", SMALL, *bundle.modules, *pipeline.text_parts, *bundle.kept}
     refuse_strangers(folder, own, "a model")
     written = write_scheduler(
         bundle.schedule,
@@ -111,11 +110,13 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
     if codec is None and pipeline.codec is not None:
         check_classes(folder, index, pipeline, [pipeline.codec])
     opening = mixing(folder, index, opening)
+    if codec is None and pipeline.codec is not None:
+        codec = _read_codec(folder, pipeline, opening)
     parts = Parts(
         pipeline,
         {name: index[name] for name in pipeline.settings if name in index},
         _read_network(folder, pipeline, opening),
-        codec if codec is not None or pipeline.codec is None else _read_codec(folder, pipeline, opening),
+        None if codec is None else codec_in(pipeline, codec),
         read_texts(folder, pipeline, index, opening),
         _small(folder, index),
         kept_components(folder, index, pipeline),
@@ -144,7 +145,7 @@ def _read_codec(folder: Path, pipeline: Pipeline, opening: Opening) -> Codec:
     place = component_place(folder, pipeline.codec or "")
     module = read_component(place, opening)
     try:
-        return codec_of(module, read_json(place / "config.json")["_class_name"], scaled=pipeline.scaled)
+        return codec_of(module, read_json(place / "config.json")["_class_name"])
     except CheckpointError as error:
         raise CheckpointError(f"{place}: {error}") from error
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from neblina.bundle.bundle import Bundle
-from neblina.bundle.components import Opening, build_module, codec_of, labelled
+from neblina.bundle.components import Opening, build_module, codec_in, codec_of, labelled
 from neblina.bundle.parts import Parts, foreign_bundle
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import read_scheduler
@@ -56,12 +56,13 @@ def bundle_of_file(
         network = labelled(network, _built(single.components[pipeline.embedder], opening, where), where)
     if not isinstance(network, Network):
         raise CheckpointError(f"{where} holds no network that denoises")
+    codec = codec or _codec(single, pipeline, opening, where)
     small = single.components.get("low_res_scheduler")
     parts = Parts(
         pipeline,
         single.settings,
         network,
-        codec or _codec(single, pipeline, opening, where),
+        None if codec is None else codec_in(pipeline, codec),
         _texts(single, pipeline, opening, tokenizer, where),
         None if small is None else (read_scheduler(small.config).schedule, small.config),
     )

@@ -105,7 +105,7 @@ def read_texts(folder: Path, pipeline: Pipeline, index: Mapping[str, Any], openi
         encoders[name] = read_text_encoder(
             folder / name, words, opening, architecture=class_of(folder, index, pipeline, name)
         )
-    written = {part: (index[part][0], index[part][1]) for pair in pipeline.texts for part in pair if part in index}
+    written = {part: (index[part][0], index[part][1]) for part in pipeline.text_parts & index.keys()}
     return Texts(family_of(pipeline.family, index, len(present)), encoders, dict(present), written)
 
 

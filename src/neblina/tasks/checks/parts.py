@@ -31,7 +31,7 @@ def look_at_parts(folder: Path, opening: Opening) -> list[Finding]:
     else:
         found = [Finding(OK, INDEX, f"a {pipeline.name}")]
         named = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
-        texts = {name for pair in pipeline.texts for name in pair}
+        texts = pipeline.text_parts
         used = {pipeline.network, pipeline.codec or pipeline.network, "scheduler", SMALL, *texts}
         parts = {name for name in named if name in used or (folder / name / "config.json").exists()}
         parts |= {pipeline.network, pipeline.codec or pipeline.network}
