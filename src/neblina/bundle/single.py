@@ -41,8 +41,10 @@ def bundle_of_file(
         codec: in place of the file's own, or where it has none.
     Raises:
         CheckpointError: no family that is known, cut short, or something that such a file does not hold is not given.
-        SettingError: a prediction that there is not.
+        SettingError: a prediction that there is not, or something that such a file has no use for.
     """
+    if opening.variant is not None:
+        raise SettingError(f"variant {opening.variant!r} is of a folder's weight files, and {place} is one file")
     single = read_single_file(place, prediction=prediction, ema=ema)
     try:
         pipeline = pipelines[single.pipeline]
@@ -50,6 +52,10 @@ def bundle_of_file(
         raise CheckpointError(
             f"{place} is no model that makes pictures: it is {single.family}. Give it beside one, with --vae"
         ) from error
+    if tokenizer is not None and pipeline.family is None:
+        raise SettingError(
+            f"a tokenizer is for prompts, and {place} is {single.family}, which reads none: leave it out"
+        )
     where = str(place)
     network = _built(single.components[pipeline.network], opening, where)
     if pipeline.embedder is not None:
