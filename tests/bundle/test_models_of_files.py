@@ -77,6 +77,15 @@ def test_what_a_file_does_not_hold_is_asked_for(tmp_path: Path, monkeypatch: pyt
     assert torch.allclose(given.generate(PROMPT, **asked), with_own.generate(PROMPT, **asked), atol=1e-6)
 
 
+def test_what_a_file_has_no_use_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingError, match=r"variant 'fp16' is of a folder's weight files.*model\.safetensors is one file"
+    ):
+        opened("sd1", tmp_path, variant="fp16")
+    with pytest.raises(SettingError, match=r"a tokenizer is for prompts, and .* reads none"):
+        opened("ldm-classes", tmp_path)
+
+
 def test_what_is_for_a_file_is_refused_for_a_folder(tmp_path: Path) -> None:
     model = opened("sd1", tmp_path)
     model.save(tmp_path / "folder")

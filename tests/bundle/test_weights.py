@@ -265,3 +265,12 @@ def test_every_message_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0not a header at!")
     with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / "model.safetensors"))):
         read_weights(tmp_path, "model")
+
+
+def test_buffers_that_no_file_holds_go_where_the_weights_go_and_stay_out_of_files() -> None:
+    net = nn.Sequential(nn.Linear(2, 2))
+    net[0].register_buffer("waves", torch.ones(3), persistent=False)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    load_into(net, state, "a file", device="meta")
+    assert {value.device.type for value in (*net.parameters(), *net.buffers())} == {"meta"}
+    assert net.state_dict().keys() == state.keys()

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import DDPMPipeline
+from diffusers import DDPMPipeline, DDPMScheduler, EulerDiscreteScheduler
 from models import small_bundle
 
 from neblina.bundle.files import CARD
 from neblina.bundle.folder import load_bundle, save_bundle
 from neblina.bundle.schedulers import Sampling, read_scheduler, write_scheduler
 from neblina.bundle.schedulers.lacks import lacking
-from neblina.core.errors import SettingError
+from neblina.core.errors import CheckpointError, SettingError
 from neblina.processes.foreign import Walk
 from neblina.processes.schedules import make_schedule
 
@@ -125,3 +125,33 @@ def test_a_sampler_that_there_is_not_is_refused_before_anything_is_written(tmp_p
     with pytest.raises(SettingError, match="is not a sampler"):
         save_bundle(small_bundle(sampling=Sampling("ddmi")), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "swap"), [(DDPMScheduler, {"prediction_type": "v_prediction"}), (EulerDiscreteScheduler, {})]
+)
+def test_a_scheduler_that_was_put_in_since_is_refused_rather_than_passed_over(
+    kind: Any, swap: dict[str, Any], tmp_path: Path
+) -> None:
+    save_bundle(small_bundle(sampling=Sampling("ddpm", grid="leading")), tmp_path / "model")
+    pipeline = DDPMPipeline.from_pretrained(tmp_path / "model")
+    pipeline.save_pretrained(tmp_path / "model")  # with the same scheduler: nothing to say
+    load_bundle(tmp_path / "model")
+    pipeline.register_modules(scheduler=kind.from_config({**pipeline.scheduler.config, **swap}))
+    pipeline.save_pretrained(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"scheduler_config\.json say .* delete neblina\.json to follow"):
+        load_bundle(tmp_path / "model")
+    (tmp_path / "model" / CARD).unlink()
+    followed = load_bundle(tmp_path / "model")
+    assert followed.sampling.scheduler is not None
+    assert followed.sampling.scheduler["_class_name"] == kind.__name__
+    assert followed.parameterisation == ("v" if kind is DDPMScheduler else "eps")
+
+
+def test_a_field_that_diffusers_fills_in_is_no_difference(tmp_path: Path) -> None:
+    save_bundle(small_bundle(sampling=Sampling("ddpm", grid="leading")), tmp_path / "model")
+    place = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    said = json.loads(place.read_text())
+    del said["thresholding"]
+    place.write_text(json.dumps({**said, "_diffusers_version": "0.99"}))
+    assert load_bundle(tmp_path / "model").parameterisation == "eps"

@@ -69,15 +69,21 @@ def build(base: str, place: Path) -> Path:
     """A healthy model in a folder."""
     if base.startswith("trained-"):
         return trained(base.removeprefix("trained-"), place / base)
+    if base.startswith("saved-"):
+        return saved(base.removeprefix("saved-"), place / base)
     BASES[base](place / "parts" / base).save_pretrained(place / base)
     return place / base
 
 
 def trained(kind: str, folder: Path) -> Path:
     """A network of digits that was trained for seconds, as another library would have saved it."""
-    schedule, net = make_schedule("linear"), learned(kind)
-    save_bundle(Bundle(net, schedule, kind), folder)
-    (folder / CARD).unlink()
+    (saved(kind, folder) / CARD).unlink()
+    return folder
+
+
+def saved(kind: str, folder: Path) -> Path:
+    """The same network, saved here."""
+    save_bundle(Bundle(learned(kind), make_schedule("linear"), kind), folder)
     return folder
 
 
@@ -405,6 +411,12 @@ MODELS = [
     _Model("scheduler: 100 training steps", "sd1", edit(SCHEDULER, num_train_timesteps=100)),
     _Model("scheduler: betas out of range", "sd1", edit(SCHEDULER, beta_end=1.2)),
     _Model("scheduler: no training steps", "sd1", edit(SCHEDULER, num_train_timesteps=0)),
+    _Model("saved here: another prediction in the scheduler's file", "saved-eps", edit(SCHEDULER, **V)),
+    _Model(
+        "saved here: another scheduler put in",
+        "saved-eps",
+        edit("model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"]),
+    ),
     _Model("a trained eps network, said to predict v", "trained-eps", edit(SCHEDULER, **V)),
     _Model("a trained eps network, said to predict x0", "trained-eps", edit(SCHEDULER, prediction_type="sample")),
     _Model("a trained v network, said to predict eps", "trained-v", edit(SCHEDULER, prediction_type="epsilon")),

@@ -37,6 +37,8 @@ WORDS = {
     "a trained eps network, said to predict v": "it predicts eps",
     "a trained v network, said to predict eps": "it predicts v",
     "a trained x0 network, said to predict eps": "it predicts x0",
+    "saved here: another prediction in the scheduler's file": "delete neblina.json",
+    "saved here: another scheduler put in": "EulerDiscreteScheduler",
     "VAE: overflows in float16": "float16 overflowed",
     "VAE: scaling_factor ten times too large": "scaling_factor",
     "tokenizer of another vocabulary": "a BertTokenizer",

@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 from neblina.bundle.files import read_json, write_json
-from neblina.bundle.weights import STEM, WEIGHTS, empty_parameters, has_weights, load_weights
+from neblina.bundle.pipelines import Pipeline
+from neblina.bundle.weights import STEM, empty_parameters, has_weights, load_weights
 from neblina.codecs.codec import Codec
 from neblina.codecs.kl import KLCodec
 from neblina.codecs.tiny import TinyCodec
 from neblina.codecs.vq import VQCodec
 from neblina.core.errors import CheckpointError, SettingError
 from neblina.core.registry import Registry
-from neblina.core.tensors import save_tensors
+from neblina.core.shards import Filing, write_weights
 from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from neblina.nets.dit import DiT, DiTConfig
 from neblina.nets.labelled import ClassEmbedder, ClassEmbedderConfig, LabelledUNet
@@ -77,19 +78,23 @@ class Opening:
         return None if self.mixed and not has_weights(folder, stem, self.variant) else self.variant
 
 
-def codec_of(module: nn.Module, name: str, *, scaled: bool = True) -> Codec:
+def codec_of(module: nn.Module, name: str) -> Codec:
     """The codec around an autoencoder of class `name`.
 
-    Args:
-        scaled: whether latents are at its configuration's scaling_factor.
     Raises:
         CheckpointError: it is no autoencoder.
     """
     wrap = kinds[name].codec
     if wrap is None:
         raise CheckpointError(f"a {name} is no autoencoder")
-    codec = wrap(module)
-    return replace(codec, scaled=False) if isinstance(codec, VQCodec) and not scaled else codec
+    return wrap(module)
+
+
+def codec_in(pipeline: Pipeline, codec: Codec) -> Codec:
+    """A codec as a pipeline uses it: how it scales latents, and whether it tries float16."""
+    if isinstance(codec, VQCodec):
+        return replace(codec, scaled=pipeline.scaled, upcasts=pipeline.upcasts)
+    return replace(codec, upcasts=pipeline.upcasts) if isinstance(codec, KLCodec) else codec
 
 
 def labelled(net: nn.Module, embedder: nn.Module, where: str) -> LabelledUNet:
@@ -135,7 +140,7 @@ def build_module(config: Mapping[str, Any], where: str) -> nn.Module:
         return kind.build(kind.config(config)).eval()
 
 
-def write_component(module: nn.Module, folder: Path) -> None:
+def write_component(module: nn.Module, folder: Path, filing: Filing | None = None) -> None:
     """Write a component's configuration and weights."""
     write_json(folder / "config.json", module.config.to_dict())  # type: ignore[union-attr, operator]
-    save_tensors(module.state_dict(), folder / WEIGHTS)
+    write_weights(module.state_dict(), folder, STEM, filing)

@@ -14,6 +14,7 @@ from neblina.core.errors import CheckpointError, SettingError
 
 INDEX = "model_index.json"
 SMALL = "low_res_scheduler"
+SCHEDULER = "scheduler_config.json"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def kept_components(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) 
         CheckpointError: an entry of the index that is neither a component nor followed.
     """
     used = {pipeline.network, pipeline.codec, pipeline.embedder, "scheduler", SMALL, *pipeline.settings}
-    used |= {name for pair in pipeline.texts for name in pair}
+    used |= pipeline.text_parts
     needed = used - {None, SMALL, *pipeline.settings} - index.keys()  # safety_checker is no requires_safety_checker
     kept = {}
     for name, value in index.items():

@@ -26,6 +26,7 @@ class Pipeline:
             "low resolution" (the small picture that is enlarged) or "depth"; None for nothing.
         embedder: the component with a vector a class, for a network that reads it as a text; None for none.
         scaled: whether latents are at the codec's scaling_factor.
+        upcasts: whether float16 that the codec's configuration says to overflow is not tried.
         guidance: weight of classifier-free guidance when nobody says.
         settings: entries of `model_index.json` that are no components and are followed.
         other: the class that paints into pictures where this one does not, and the other way round; folders of the one
@@ -42,10 +43,16 @@ class Pipeline:
     joined: str | None = None
     embedder: str | None = None
     scaled: bool = True
+    upcasts: bool = False
     guidance: float = 1.0
     settings: tuple[str, ...] = ()
     other: str | None = None
     repairs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text_parts(self) -> set[str]:
+        """The components that encode text, and their tokenizers."""
+        return {name for pair in self.texts for name in pair}
 
 
 pipelines: Registry[Pipeline] = Registry("class of pipeline that this version opens")
@@ -95,6 +102,7 @@ _add(
     texts=_TEXT,
     family=STABLE_DIFFUSION,
     joined="low resolution",
+    upcasts=True,
     guidance=9.0,
     settings=("max_noise_level",),
 )
@@ -105,6 +113,7 @@ _add(
     codec="vae",
     texts=_TEXTS,
     family=SDXL,
+    upcasts=True,
     guidance=5.0,
     settings=_XL,
     other="StableDiffusionXLInpaintPipeline",
@@ -114,6 +123,7 @@ _add(
     codec="vae",
     texts=_TEXTS,
     family=SDXL,
+    upcasts=True,
     joined="mask",
     guidance=7.5,
     settings=_XL,

@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import nn
 
 from neblina.bundle.bundle import Bundle
-from neblina.bundle.components import Opening, build_module, codec_of, labelled
-from neblina.bundle.folder import Parts, foreign_bundle
+from neblina.bundle.components import Opening, build_module, codec_in, codec_of, labelled
+from neblina.bundle.parts import Parts, foreign_bundle
 from neblina.bundle.pipelines import Pipeline, pipelines
 from neblina.bundle.schedulers import read_scheduler
 from neblina.bundle.single_file.read import Component, SingleFile, read_single_file
@@ -41,8 +41,10 @@ def bundle_of_file(
         codec: in place of the file's own, or where it has none.
     Raises:
         CheckpointError: no family that is known, cut short, or something that such a file does not hold is not given.
-        SettingError: a prediction that there is not.
+        SettingError: a prediction that there is not, or something that such a file has no use for.
     """
+    if opening.variant is not None:
+        raise SettingError(f"variant {opening.variant!r} is of a folder's weight files, and {place} is one file")
     single = read_single_file(place, prediction=prediction, ema=ema)
     try:
         pipeline = pipelines[single.pipeline]
@@ -50,18 +52,23 @@ def bundle_of_file(
         raise CheckpointError(
             f"{place} is no model that makes pictures: it is {single.family}. Give it beside one, with --vae"
         ) from error
+    if tokenizer is not None and pipeline.family is None:
+        raise SettingError(
+            f"a tokenizer is for prompts, and {place} is {single.family}, which reads none: leave it out"
+        )
     where = str(place)
     network = _built(single.components[pipeline.network], opening, where)
     if pipeline.embedder is not None:
         network = labelled(network, _built(single.components[pipeline.embedder], opening, where), where)
     if not isinstance(network, Network):
         raise CheckpointError(f"{where} holds no network that denoises")
+    codec = codec or _codec(single, pipeline, opening, where)
     small = single.components.get("low_res_scheduler")
     parts = Parts(
         pipeline,
         single.settings,
         network,
-        codec or _codec(single, pipeline, opening, where),
+        None if codec is None else codec_in(pipeline, codec),
         _texts(single, pipeline, opening, tokenizer, where),
         None if small is None else (read_scheduler(small.config).schedule, small.config),
     )

@@ -15,6 +15,7 @@ from neblina.bundle.pipelines import Pipeline
 from neblina.bundle.weights import read_weights
 from neblina.core.conditions import Condition, Wants
 from neblina.core.errors import CheckpointError
+from neblina.core.shards import Filing
 from neblina.encoders.families import Family, Framing, check_fit, encode_prompts, refiner_numbers
 from neblina.encoders.text import TextEncoder, make_text_encoder
 from neblina.encoders.tokens import Tokenizer, load_tokenizer
@@ -78,10 +79,10 @@ class Texts:
         """
         check_fit(self.family, list(self.encoders.values()), wants)
 
-    def save(self, folder: Path) -> dict[str, tuple[str, str]]:
+    def save(self, folder: Path, filing: Filing | None = None) -> dict[str, tuple[str, str]]:
         """Write the components into a model folder; library and class of each, for the index."""
         for name, encoder in self.encoders.items():
-            encoder.save(folder / name, folder / self.tokenizers[name])
+            encoder.save(folder / name, folder / self.tokenizers[name], filing)
         return dict(self.written)
 
 
@@ -104,7 +105,7 @@ def read_texts(folder: Path, pipeline: Pipeline, index: Mapping[str, Any], openi
         encoders[name] = read_text_encoder(
             folder / name, words, opening, architecture=class_of(folder, index, pipeline, name)
         )
-    written = {part: (index[part][0], index[part][1]) for pair in pipeline.texts for part in pair if part in index}
+    written = {part: (index[part][0], index[part][1]) for part in pipeline.text_parts & index.keys()}
     return Texts(family_of(pipeline.family, index, len(present)), encoders, dict(present), written)
 
 

@@ -146,7 +146,7 @@ def load_into(
     for name, buffer in net.named_buffers():
         if name not in placed and buffer.device != torch.device(device):  # those that files do not hold
             module, _, last = name.rpartition(".")
-            net.get_submodule(module)._buffers[last] = buffer.to(device)
+            net.get_submodule(module).register_buffer(last, buffer.to(device), persistent=False)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ app.command("neblina.cli.samplers:samplers", name="samplers", help="List the sam
 app.command("neblina.cli.average:average", name="average", help="Choose the length of a run's weight average.")
 app.command("neblina.cli.evaluate:evaluate", name="evaluate", help="Measure a model on pictures it never saw.")
 app.command("neblina.cli.info:info", name="info", help="Say what is known about a model or a picture.")
+app.command("neblina.cli.convert:convert", name="convert", help="Write any model as a folder that diffusers opens.")
 app.command("neblina.cli.check:check", name="check", help="Say what a model is and what is wrong with it.")
 
 

@@ -12,10 +12,9 @@ Rombach et al. High-Resolution Image Synthesis with Latent Diffusion Models. CVP
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from neblina.codecs.running import TILE, Frame
+from neblina.codecs.running import Frame, NetworkCodec
 from neblina.core.errors import SettingError
 from neblina.nets.autoencoder import AutoencoderKL
 
@@ -23,39 +22,14 @@ LOG_VARIANCE = (-30.0, 20.0)
 
 
 @dataclass(frozen=True)
-class KLCodec:
-    """An autoencoder with Gaussian latents.
-
-    Attributes:
-        net: the network; float16 runs in float32 where its configuration says force_upcast.
-        tile: side in pixels of the largest square that is coded as one piece; what is larger is coded in tiles.
-            None: never.
-    """
-
-    net: AutoencoderKL
-    tile: int | None = TILE
-
-    def __post_init__(self) -> None:
-        """Refuse a tile that is too small."""
-        _ = self.frame
+class KLCodec(NetworkCodec[AutoencoderKL]):
+    """An autoencoder with Gaussian latents."""
 
     @property
     def frame(self) -> Frame:
         """How the network is run."""
         config = self.net.config
-        return Frame(config.factor, config.latent_channels, config.in_channels, self.tile, config.force_upcast)
-
-    @property
-    def factor(self) -> int:
-        return self.net.config.factor
-
-    @property
-    def channels(self) -> int:
-        return self.net.config.latent_channels
-
-    @property
-    def picture_channels(self) -> int:
-        return self.net.config.in_channels
+        return Frame(config.factor, config.latent_channels, config.in_channels, config.force_upcast)
 
     def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
         """As `Codec.encode`.
@@ -64,7 +38,7 @@ class KLCodec:
             SettingError: pictures or noise of a shape that does not fit.
             DivergenceError: latents that are not finite.
         """
-        moments = self.frame.encode(self.net, AutoencoderKL.encode, pictures)
+        moments = self.reading(AutoencoderKL.encode, pictures)
         mean, log_variance = moments.chunk(2, dim=1)
         if noise is not None:
             if noise.shape != mean.shape:
@@ -81,11 +55,7 @@ class KLCodec:
             DivergenceError: pictures that are not finite.
         """
         shift, scale = self._scale(latents)
-        return self.frame.decode(self.net, AutoencoderKL.decode, latents.float() / scale + shift)
-
-    def preview(self, latents: Tensor) -> Tensor:
-        """As `Codec.preview`: half the resolution, a quarter of the cost."""
-        return self.decode(F.avg_pool2d(latents.float(), 2, ceil_mode=True))
+        return self.writing(AutoencoderKL.decode, latents.float() / scale + shift)
 
     def _scale(self, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
         config = self.net.config

@@ -4,23 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from neblina.codecs.running import TILE, Frame
+from neblina.codecs.running import Frame, NetworkCodec
 from neblina.core.errors import SettingError
 from neblina.nets.tiny_autoencoder import AutoencoderTiny
 
 
 @dataclass(frozen=True)
-class TinyCodec:
-    """A tiny autoencoder.
-
-    Attributes:
-        net: the network.
-        tile: side in pixels of the largest square that is coded as one piece; what is larger is coded in tiles.
-            None: never.
-    """
-
-    net: AutoencoderTiny
-    tile: int | None = TILE
+class TinyCodec(NetworkCodec[AutoencoderTiny]):
+    """A tiny autoencoder."""
 
     def __post_init__(self) -> None:
         """Refuse halves that do not belong together.
@@ -34,25 +25,13 @@ class TinyCodec:
                 f"autoencoder config: num_encoder_blocks shrink pictures {config.factor} times, and num_decoder_blocks "
                 f"with upsampling_scaling_factor enlarge them {config.enlargement} times"
             )
-        _ = self.frame
+        super().__post_init__()
 
     @property
     def frame(self) -> Frame:
         """How the network is run."""
         config = self.net.config
-        return Frame(config.factor, config.latent_channels, config.in_channels, self.tile)
-
-    @property
-    def factor(self) -> int:
-        return self.net.config.factor
-
-    @property
-    def channels(self) -> int:
-        return self.net.config.latent_channels
-
-    @property
-    def picture_channels(self) -> int:
-        return self.net.config.in_channels
+        return Frame(config.factor, config.latent_channels, config.in_channels)
 
     def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
         """As `Codec.encode`; there is no distribution to draw from, so noise changes nothing.
@@ -62,9 +41,7 @@ class TinyCodec:
             DivergenceError: latents that are not finite.
         """
         config = self.net.config
-        return (self.frame.encode(self.net, AutoencoderTiny.encode, pictures) - config.shift_factor) * (
-            config.scaling_factor
-        )
+        return (self.reading(AutoencoderTiny.encode, pictures) - config.shift_factor) * (config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
         """As `Codec.decode`.
@@ -75,7 +52,7 @@ class TinyCodec:
         """
         config = self.net.config
         z = latents.float() / config.scaling_factor + config.shift_factor
-        return self.frame.decode(self.net, AutoencoderTiny.decode, z)
+        return self.writing(AutoencoderTiny.decode, z)
 
     def preview(self, latents: Tensor) -> Tensor:
         """As `Codec.preview`: the picture itself."""

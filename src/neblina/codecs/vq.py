@@ -9,31 +9,26 @@ Gu et al. Vector Quantized Diffusion Model for Text-to-Image Synthesis. CVPR 202
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from neblina.codecs.running import TILE, Frame
+from neblina.codecs.running import Frame, NetworkCodec
 from neblina.core.errors import SettingError
 from neblina.nets.vq_autoencoder import VQAutoencoder
 
 
 @dataclass(frozen=True)
-class VQCodec:
+class VQCodec(NetworkCodec[VQAutoencoder]):
     """An autoencoder with a codebook.
 
     Attributes:
-        net: the network; float16 runs in float32 where its configuration says force_upcast.
+        net, tile, upcasts: as of `NetworkCodec`.
         quantise: whether decoding takes latents to their nearest codes (diffusers' force_not_quantize is the opposite).
         scaled: whether what is diffused is z · scaling_factor; diffusers' LDMSuperResolutionPipeline decodes what its
             network made as it is.
-        tile: side in pixels of the largest square that is coded as one piece; what is larger is coded in tiles.
-            None: never.
     """
 
-    net: VQAutoencoder
     quantise: bool = True
     scaled: bool = True
-    tile: int | None = TILE
 
     def __post_init__(self) -> None:
         """Refuse what contradicts the configuration.
@@ -41,7 +36,7 @@ class VQCodec:
         Raises:
             SettingError: a tile that is too small; or not quantising where what is decoded are numbers of codes.
         """
-        _ = self.frame
+        super().__post_init__()
         if not self.quantise and self.net.config.lookup_from_codebook:
             raise SettingError(
                 "this autoencoder's lookup_from_codebook says that it decodes numbers of codes where it does not "
@@ -52,24 +47,12 @@ class VQCodec:
     def frame(self) -> Frame:
         """How the network is run."""
         config = self.net.config
-        return Frame(config.factor, config.code_channels, config.in_channels, self.tile, config.force_upcast)
+        return Frame(config.factor, config.code_channels, config.in_channels, config.force_upcast)
 
     @property
     def scale(self) -> float:
         """What latents are multiplied by to be diffused."""
         return self.net.config.scaling_factor if self.scaled else 1.0
-
-    @property
-    def factor(self) -> int:
-        return self.net.config.factor
-
-    @property
-    def channels(self) -> int:
-        return self.net.config.code_channels
-
-    @property
-    def picture_channels(self) -> int:
-        return self.net.config.in_channels
 
     def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
         """As `Codec.encode`; there is no distribution to draw from, so noise changes nothing.
@@ -78,7 +61,7 @@ class VQCodec:
             SettingError: pictures of a shape that does not fit.
             DivergenceError: latents that are not finite.
         """
-        return self.frame.encode(self.net, VQAutoencoder.encode, pictures) * self.scale
+        return self.reading(VQAutoencoder.encode, pictures) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """As `Codec.decode`.
@@ -88,11 +71,7 @@ class VQCodec:
             DivergenceError: pictures that are not finite.
         """
         half = VQAutoencoder.decode if self.quantise else VQAutoencoder.decode_codes
-        return self.frame.decode(self.net, half, latents.float() / self.scale)
-
-    def preview(self, latents: Tensor) -> Tensor:
-        """As `Codec.preview`: half the resolution, a quarter of the cost."""
-        return self.decode(F.avg_pool2d(latents.float(), 2, ceil_mode=True))
+        return self.writing(half, latents.float() / self.scale)
 
     def codes(self, pictures: Tensor) -> Tensor:
         """Numbers of the codes nearest to the pictures' latents, shape (B, H / factor, W / factor).
@@ -101,7 +80,7 @@ class VQCodec:
             SettingError: pictures of a shape that does not fit.
             DivergenceError: latents that are not finite.
         """
-        latents = self.frame.encode(self.net, VQAutoencoder.encode, pictures)
+        latents = self.reading(VQAutoencoder.encode, pictures)
         return self.net.quantize.nearest(latents.to(self.net.quantize.embedding.weight))
 
     def decode_codes(self, codes: Tensor) -> Tensor:
@@ -118,4 +97,4 @@ class VQCodec:
         if len(wrong):
             raise SettingError(f"code {int(wrong[0])} is not in a codebook of 0 … {entries - 1}")
         latents = self.net.quantize.look_up(codes.to(self.net.quantize.embedding.weight.device))
-        return self.frame.decode(self.net, VQAutoencoder.decode_codes, latents)
+        return self.writing(VQAutoencoder.decode_codes, latents)

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neblina.core.errors import CheckpointError, SettingError, choose
-from neblina.core.tensors import is_finite, save_tensors
+from neblina.core.shards import Filing, write_weights
+from neblina.core.tensors import is_finite
 from neblina.encoders.architectures import ARCHITECTURES, Architecture, Reading
 from neblina.encoders.tokens import Tokenizer
 
-WEIGHTS = "model.safetensors"
+STEM = "model"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class TextEncoder:
         """The encoder's final normalisation, of vectors of an earlier layer."""
         return self.architecture.norm(self.net)(vectors)
 
-    def save(self, folder: Path, tokenizer_folder: Path) -> None:
+    def save(self, folder: Path, tokenizer_folder: Path, filing: Filing | None = None) -> None:
         """Write both folders as diffusers and transformers, old and new, open them."""
         folder.mkdir(parents=True, exist_ok=True)
         stored = str(next(self.net.parameters()).dtype).removeprefix("torch.")
@@ -64,7 +65,7 @@ class TextEncoder:
             self.architecture.written(self.architecture.plain(name)): value
             for name, value in self.net.state_dict().items()
         }
-        save_tensors(named, folder / WEIGHTS)
+        write_weights(named, folder, STEM, filing)
         self.tokenizer.save(tokenizer_folder)
 
 

@@ -19,6 +19,11 @@ class Sinusoidal(nn.Module):
         self.cos_first = cos_first
         self.shift = shift
 
+    @property
+    def width(self) -> int:
+        """Of what comes out."""
+        return self.channels
+
     def forward(self, time: Tensor) -> Tensor:
         """time of shape (B,), any real numbers, to (B, channels) in float32."""
         half = self.channels // 2
@@ -38,6 +43,11 @@ class RandomFourier(nn.Module):
         self.log = log
         self.cos_first = cos_first
 
+    @property
+    def width(self) -> int:
+        """Of what comes out."""
+        return 2 * len(self.weight)
+
     def forward(self, time: Tensor) -> Tensor:
         """Times of shape (B,), positive where their logarithm is taken, to (B, 2 channels)."""
         time = time.to(self.weight.dtype)
@@ -48,6 +58,11 @@ class RandomFourier(nn.Module):
 
 class LearnedSteps(nn.Embedding):
     """A learned vector for every step of a discrete schedule; fractional steps are rounded."""
+
+    @property
+    def width(self) -> int:
+        """Of what comes out."""
+        return self.embedding_dim
 
     def forward(self, time: Tensor) -> Tensor:
         """time of shape (B,) to (B, channels)."""

@@ -7,7 +7,7 @@ Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, append
 Ronneberger, Fischer, Brox. U-Net. MICCAI 2015.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ from neblina.core.errors import SettingError, choose
 from neblina.nets.blocks import BlockStyle, DownLevel, Middle, UpLevel, activations
 from neblina.nets.configuration import read_config, write_config
 from neblina.nets.embeddings import LearnedSteps, RandomFourier, Sinusoidal, TimeMLP
+from neblina.nets.label_embeddings import LABELS, Room
+from neblina.nets.levels import DOWN, RESIDUAL, UP
 from neblina.nets.network import Network
 
-_DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True, "ResnetDownsampleBlock2D": False}  # name: does it attend?
-_UP = {"UpBlock2D": False, "AttnUpBlock2D": True, "ResnetUpsampleBlock2D": False}
+_LABELS = ("timestep", "identity")
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,16 @@ class UNetConfig:
             SettingError: naming the field.
         """
         for name in self.down_block_types:
-            choose("down_block_types entry this network has", name, _DOWN)
+            choose("down_block_types entry this network has", name, DOWN)
         for name in self.up_block_types:
-            choose("up_block_types entry this network has", name, _UP)
+            choose("up_block_types entry this network has", name, UP)
         choose("activation (act_fn)", self.act_fn.lower(), activations)
-        choose("time_embedding_type", self.time_embedding_type, ("positional", "fourier", "learned"))
+        choose("time_embedding_type", self.time_embedding_type, _TIMES)
         choose("resnet_time_scale_shift", self.resnet_time_scale_shift, ("default", "scale_shift"))
         for field in ("downsample_type", "upsample_type"):
-            choose(field, getattr(self, field), ("conv", "resnet"))
+            choose(field, getattr(self, field), RESIDUAL)
         if self.class_embed_type is not None:
-            choose("class_embed_type this network has", self.class_embed_type, ("timestep", "identity"))
+            choose("class_embed_type this network has", self.class_embed_type, _LABELS)
         if self.mid_block_type not in ("UNetMidBlock2D", None):
             raise SettingError(f"unet config: mid_block_type = {self.mid_block_type!r} is not supported")
         levels = len(self.block_out_channels)
@@ -169,6 +170,30 @@ class UNetConfig:
         return write_config(self, "UNet2DModel")
 
 
+@dataclass(frozen=True)
+class _Time:
+    """A time_embedding_type.
+
+    Attributes:
+        waves: the module that spreads the time out.
+        divides: whether the network's output is divided by the time.
+    """
+
+    waves: Callable[[UNetConfig], Sinusoidal | RandomFourier | LearnedSteps]
+    divides: bool = False
+
+
+_TIMES = {
+    "positional": _Time(
+        lambda config: Sinusoidal(
+            config.block_out_channels[0], cos_first=config.flip_sin_to_cos, shift=config.freq_shift
+        )
+    ),
+    "fourier": _Time(lambda config: RandomFourier(config.block_out_channels[0]), divides=True),
+    "learned": _Time(lambda config: LearnedSteps(config.num_train_timesteps or 0, config.block_out_channels[0])),
+}
+
+
 class UNet(Network):
     """net(x, time, labels) -> prediction, all of shape (B, channels, H, W)."""
 
@@ -187,28 +212,24 @@ class UNet(Network):
             head_dim=config.attention_head_dim,
         )
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.time_proj = self._time_projection(config)
-        waves = widths[0] * (2 if config.time_embedding_type == "fourier" else 1)
-        self.time_embedding = TimeMLP(waves, time_channels)
-        if config.class_embed_type == "timestep":
-            self.class_embedding: nn.Module = TimeMLP(waves, time_channels)
-        elif config.class_embed_type == "identity":
-            self.class_embedding = nn.Identity()
-        elif config.num_class_embeds is not None:
-            self.class_embedding = nn.Embedding(config.num_class_embeds, time_channels)
+        self.time_proj = _TIMES[config.time_embedding_type].waves(config)
+        self.time_embedding = TimeMLP(self.time_proj.width, time_channels)
+        if config.labelled:
+            room = Room(time_channels, config.num_class_embeds or 0, self.time_proj.width)
+            self.class_embedding = LABELS[config.class_embed_type].build(room)
         self.down_blocks = nn.ModuleList()
         for number, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
             given = widths[max(number - 1, 0)]
             channels = [(given if layer == 0 else width, width) for layer in range(config.layers_per_block)]
-            last = number == len(widths) - 1
+            down = DOWN[kind]
             self.down_blocks.append(
                 DownLevel(
                     channels,
                     style,
-                    attend=_DOWN[kind],
-                    halve=not last,
+                    attend=down.attends,
+                    halve=number < len(widths) - 1,
                     padding=config.downsample_padding,
-                    residual=config.downsample_type == "resnet" if _DOWN[kind] else kind == "ResnetDownsampleBlock2D",
+                    residual=RESIDUAL[config.downsample_type] if down.residual is None else down.residual,
                 )
             )
         self.mid_block = self._middle(config, style)
@@ -221,8 +242,9 @@ class UNet(Network):
                 below = rising[max(number - 1, 0)] if layer == 0 else width
                 kept = rising[min(number + 1, len(widths) - 1)] if layer == config.layers_per_block else width
                 channels.append((below + kept, width))
-            residual = config.upsample_type == "resnet" if _UP[kind] else kind == "ResnetUpsampleBlock2D"
-            self.up_blocks.append(UpLevel(channels, style, attend=_UP[kind], double=not last, residual=residual))
+            up = UP[kind]
+            residual = RESIDUAL[config.upsample_type] if up.residual is None else up.residual
+            self.up_blocks.append(UpLevel(channels, style, attend=up.attends, double=not last, residual=residual))
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
@@ -245,9 +267,7 @@ class UNet(Network):
             x = 2 * x - 1
         embedded = self.time_embedding(self.time_proj(time).to(x.dtype))
         if labels is not None:
-            if self.config.class_embed_type == "timestep":
-                labels = self.time_proj(labels)
-            told = labels if self.config.class_embed_type is None else labels.to(x.dtype)
+            told = LABELS[self.config.class_embed_type].reads(labels, self.time_proj, x.dtype)
             embedded = embedded + self.class_embedding(told)
         x = self.conv_in(x)
         kept = [x]
@@ -259,18 +279,9 @@ class UNet(Network):
         for level in self.up_blocks:
             x = level(x, kept, embedded)
         out: Tensor = self.conv_out(nn.functional.silu(self.conv_norm_out(x)))
-        if self.config.time_embedding_type == "fourier":
+        if _TIMES[self.config.time_embedding_type].divides:
             out = out / time[:, None, None, None].to(out.dtype)
         return out
-
-    @staticmethod
-    def _time_projection(config: UNetConfig) -> nn.Module:
-        width = config.block_out_channels[0]
-        if config.time_embedding_type == "fourier":
-            return RandomFourier(width)
-        if config.time_embedding_type == "learned":
-            return LearnedSteps(config.num_train_timesteps or 0, width)
-        return Sinusoidal(width, cos_first=config.flip_sin_to_cos, shift=config.freq_shift)
 
     @staticmethod
     def _middle(config: UNetConfig, style: BlockStyle) -> Middle | None:

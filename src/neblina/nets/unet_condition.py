@@ -7,7 +7,7 @@ Rombach et al. High-Resolution Image Synthesis with Latent Diffusion Models. CVP
 Podell et al. SDXL. ICLR 2024, section 2.2 (the numbers about sizes).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from neblina.core.errors import SettingError
 from neblina.nets.blocks import BlockStyle, DownLevel, ReadingMiddle, UpLevel, activations
 from neblina.nets.embeddings import RandomFourier, Sinusoidal, TimeMLP
+from neblina.nets.label_embeddings import LABELS, Room
+from neblina.nets.levels import READING_DOWN, READING_MIDDLE, READING_UP
 from neblina.nets.network import Network
 from neblina.nets.transformer import SpatialTransformer, TransformerStyle
-from neblina.nets.unet_condition_config import DOWN, UP, UNetConditionConfig
+from neblina.nets.unet_condition_config import UNetConditionConfig
 
 
 class UNetCondition(Network):
@@ -91,10 +93,7 @@ class UNetCondition(Network):
         """The embedding that every residual block reads, shape (B, time channels)."""
         embedded: Tensor = self.time_embedding(self.time_proj(time).to(dtype))
         if labels is not None:
-            kind = self.config.class_embed_type
-            if kind == "timestep":
-                labels = self.time_proj(labels)
-            told = self.class_embedding(labels if kind is None else labels.to(dtype))
+            told = self.class_embedding(LABELS[self.config.class_embed_type].reads(labels, self.time_proj, dtype))
             embedded = torch.cat([embedded, told], dim=1) if self.config.class_embeddings_concat else embedded + told
         if pooled is not None and sizes is not None:
             numbers = self.add_time_proj(sizes.flatten()).reshape(len(sizes), -1)
@@ -129,29 +128,17 @@ class UNetCondition(Network):
             raise SettingError(f"{x.shape[2]}x{x.shape[3]} is too small for this network: take at least {smallest}")
 
     def _add_embeddings(self, config: UNetConditionConfig) -> None:
-        channels, width = config.embedding_channels, config.block_out_channels[0]
-        if config.time_embedding_type == "fourier":
-            self.time_proj: nn.Module = RandomFourier(channels // 2, 1.0, log=False, cos_first=config.flip_sin_to_cos)
-            given = channels
-        else:
-            self.time_proj = Sinusoidal(width, cos_first=config.flip_sin_to_cos, shift=config.freq_shift)
-            given = width
+        channels = config.embedding_channels
+        self.time_proj = _WAVES[config.time_embedding_type](config)
         activation = activations[config.act_fn.lower()]
         last = nn.Identity if config.timestep_post_act is None else activations[config.timestep_post_act.lower()]
-        self.time_embedding = TimeMLP(given, channels, activation, last)
+        self.time_embedding = TimeMLP(self.time_proj.width, channels, activation, last)
         act = config.time_embedding_act_fn
         self.time_embed_act = None if act is None else activations[act.lower()]()
         told = config.projection_class_embeddings_input_dim or 0
-        if config.class_embed_type is None and config.num_class_embeds is not None:
-            self.class_embedding: nn.Module = nn.Embedding(config.num_class_embeds, channels)
-        elif config.class_embed_type == "timestep":
-            self.class_embedding = TimeMLP(given, channels, activation)
-        elif config.class_embed_type == "identity":
-            self.class_embedding = nn.Identity()
-        elif config.class_embed_type == "projection":
-            self.class_embedding = TimeMLP(told, channels)
-        elif config.class_embed_type == "simple_projection":
-            self.class_embedding = nn.Linear(told, channels)
+        if config.labelled:
+            room = Room(channels, config.num_class_embeds or 0, self.time_proj.width, told, activation)
+            self.class_embedding = LABELS[config.class_embed_type].build(room)
         if config.addition_embed_type is not None:
             self.add_time_proj = Sinusoidal(
                 config.addition_time_embed_dim or 0, cos_first=config.flip_sin_to_cos, shift=config.freq_shift
@@ -179,12 +166,12 @@ class UNetCondition(Network):
         self.down_blocks = nn.ModuleList()
         for number, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
             given = widths[max(number - 1, 0)]
-            reads = kind == DOWN[2]
+            reads = READING_DOWN[kind].reads
             self.down_blocks.append(
                 DownLevel(
                     [(given if layer == 0 else width, width) for layer in range(layers[number])],
                     replace(style, head_dim=heads[number]),
-                    attend=kind == DOWN[1],
+                    attend=READING_DOWN[kind].attends,
                     halve=number < final,
                     padding=config.downsample_padding,
                     readers=transformers(number, down_depths[number], text_only=text_only[number]) if reads else (),
@@ -192,7 +179,7 @@ class UNetCondition(Network):
             )
         self.mid_block = None
         if config.mid_block_type is not None:
-            reads = config.mid_block_type == "UNetMidBlock2DCrossAttn"
+            reads = READING_MIDDLE[config.mid_block_type].reads
             reader = transformers(final, [middle_depth], text_only=False)[0] if reads else None
             scaled = replace(style, output_scale=config.mid_block_scale_factor)
             self.mid_block = ReadingMiddle(widths[-1], scaled, reader)
@@ -201,7 +188,7 @@ class UNetCondition(Network):
             level = final - number
             width, above, below = widths[level], widths[max(level - 1, 0)], widths[min(level + 1, final)]
             last = layers[level]
-            reads = kind == UP[2]
+            reads = READING_UP[kind].reads
             self.up_blocks.append(
                 UpLevel(
                     [
@@ -210,11 +197,21 @@ class UNetCondition(Network):
                     ],
                     # diffusers counts the levels of AttnUpBlock2D's head widths from the other end
                     replace(style, head_dim=heads[number]),
-                    attend=kind == UP[1],
+                    attend=READING_UP[kind].attends,
                     double=number < final,
                     readers=transformers(level, up_depths[number], text_only=text_only[level]) if reads else (),
                 )
             )
+
+
+_WAVES: dict[str, Callable[[UNetConditionConfig], Sinusoidal | RandomFourier]] = {
+    "positional": lambda config: Sinusoidal(
+        config.block_out_channels[0], cos_first=config.flip_sin_to_cos, shift=config.freq_shift
+    ),
+    "fourier": lambda config: RandomFourier(
+        config.embedding_channels // 2, 1.0, log=False, cos_first=config.flip_sin_to_cos
+    ),
+}
 
 
 def _convolution(given: int, made: int, kernel: int) -> nn.Conv2d:

@@ -11,11 +11,11 @@ from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError, choose
 from neblina.nets.blocks import activations
 from neblina.nets.configuration import read_config, write_config
+from neblina.nets.label_embeddings import LABELS
+from neblina.nets.levels import READING_DOWN, READING_MIDDLE, READING_UP
 
-DOWN = ("DownBlock2D", "AttnDownBlock2D", "CrossAttnDownBlock2D")
-UP = ("UpBlock2D", "AttnUpBlock2D", "CrossAttnUpBlock2D")
 _NAME = "UNet2DConditionModel"
-_CLASS_EMBEDDINGS = ("timestep", "identity", "projection", "simple_projection")
+_WIDENING = {"positional": 4, "fourier": 2}  # time_embedding_type: the time's embedding is as many times as wide
 # fields of which one value alone is understood
 _ONLY: dict[str, Any] = {
     "num_attention_heads": None,  # diffusers takes no other either: attention_head_dim counts the heads
@@ -142,8 +142,7 @@ class UNetConditionConfig:
     @property
     def embedding_channels(self) -> int:
         """Width of the time's embedding."""
-        widening = 2 if self.time_embedding_type == "fourier" else 4
-        return self.time_embedding_dim or widening * self.block_out_channels[0]
+        return self.time_embedding_dim or _WIDENING[self.time_embedding_type] * self.block_out_channels[0]
 
     @property
     def multiple(self) -> int:
@@ -227,9 +226,9 @@ class UNetConditionConfig:
     def _read_widths(self) -> list[int]:
         """Width of the text at each place where it is read."""
         widths = self.level("cross_attention_dim")
-        read = [width for width, kind in zip(widths, self.down_block_types, strict=True) if kind == DOWN[2]]
-        read += [width for width, kind in zip(widths[::-1], self.up_block_types, strict=True) if kind == UP[2]]
-        return read + ([widths[-1]] if self.mid_block_type == "UNetMidBlock2DCrossAttn" else [])
+        read = [width for width, kind in zip(widths, self.down_block_types, strict=True) if READING_DOWN[kind].reads]
+        read += [width for width, kind in zip(widths[::-1], self.up_block_types, strict=True) if READING_UP[kind].reads]
+        return read + ([widths[-1]] if self.mid_block_type and READING_MIDDLE[self.mid_block_type].reads else [])
 
     def _check_levels(self) -> None:
         levels = len(self.block_out_channels)
@@ -273,18 +272,16 @@ class UNetConditionConfig:
 
     def _check_names(self) -> None:
         for name in self.down_block_types:
-            choose("down_block_types entry this network has", name, DOWN)
+            choose("down_block_types entry this network has", name, READING_DOWN)
         for name in self.up_block_types:
-            choose("up_block_types entry this network has", name, UP)
+            choose("up_block_types entry this network has", name, READING_UP)
         if self.mid_block_type is not None:
-            choose(
-                "mid_block_type this network has", self.mid_block_type, ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D")
-            )
+            choose("mid_block_type this network has", self.mid_block_type, READING_MIDDLE)
         for field in ("act_fn", "time_embedding_act_fn", "timestep_post_act"):
             name = getattr(self, field)
             if name is not None:
                 choose(f"activation ({field})", name.lower(), activations)
-        choose("time_embedding_type", self.time_embedding_type, ("positional", "fourier"))
+        choose("time_embedding_type", self.time_embedding_type, _WIDENING)
         choose("resnet_time_scale_shift this network has", self.resnet_time_scale_shift, ("default", "scale_shift"))
         for field in ("conv_in_kernel", "conv_out_kernel"):
             if getattr(self, field) % 2 == 0:
@@ -292,12 +289,13 @@ class UNetConditionConfig:
 
     def _check_embeddings(self) -> None:
         if self.class_embed_type is not None:
-            choose("class_embed_type this network has", self.class_embed_type, _CLASS_EMBEDDINGS)
+            choose("class_embed_type this network has", self.class_embed_type, [name for name in LABELS if name])
         if self.addition_embed_type not in (None, "text_time"):
             raise _refusal("addition_embed_type", self.addition_embed_type, "only None and 'text_time' are")
         if self.addition_embed_type is not None and self.addition_time_embed_dim is None:
             raise SettingError("unet config: addition_embed_type 'text_time' needs addition_time_embed_dim")
-        projecting = {"class_embed_type": ("projection", "simple_projection"), "addition_embed_type": ("text_time",)}
+        vectors = tuple(name for name, kind in LABELS.items() if kind.vector)
+        projecting = {"class_embed_type": vectors, "addition_embed_type": ("text_time",)}
         for field, kinds in projecting.items():
             if getattr(self, field) in kinds and self.projection_class_embeddings_input_dim is None:
                 raise SettingError(

@@ -19,6 +19,7 @@ from neblina.bundle.lora.read import read_lora
 from neblina.bundle.opening import open_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
+from neblina.core.shards import Filing
 from neblina.data.files import Pixels
 from neblina.samplers.generate import Stretch
 from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
@@ -65,14 +66,18 @@ class Model:
         """
         return fuse(self.bundle.modules, [(read_lora(Path(place)), float(amount)) for place, amount in loras])
 
-    def save(self, folder: str | Path) -> None:
-        """Write the model as a folder that diffusers also opens.
+    def save(self, folder: str | Path, *, variant: str | None = None, max_shard: int | None = None) -> None:
+        """Write the model as a folder that diffusers also opens, its weights in the precision that they have here.
 
+        Args:
+            variant: of the weight files, such as fp16.
+            max_shard: bytes that a weight file holds at most; None for one file a component.
         Raises:
             CheckpointError: something that is not a model is there.
+            SettingError: a variant or a size that no file can have.
             StorageError: the disk is full or refuses.
         """
-        save_bundle(self.bundle, Path(folder))
+        save_bundle(self.bundle, Path(folder), Filing(variant, max_shard))
 
     def latent_shape(self, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
         """(C, h, w) of what is diffused for pictures of (height, width), or of the model's own size.

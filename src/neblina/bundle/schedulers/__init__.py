@@ -5,8 +5,18 @@ scheduler's file cannot say of how a model samples is returned in sentences. May
 """
 
 from neblina.bundle.schedulers.conversion import Conversion
-from neblina.bundle.schedulers.read import read_scheduler, repaired, route, sampling_of
+from neblina.bundle.schedulers.read import read_scheduler, repaired, route, sampling_of, with_defaults
 from neblina.bundle.schedulers.sampling import Sampling
 from neblina.bundle.schedulers.write import Written, write_scheduler
 
-__all__ = ["Conversion", "Sampling", "Written", "read_scheduler", "repaired", "route", "sampling_of", "write_scheduler"]
+__all__ = [
+    "Conversion",
+    "Sampling",
+    "Written",
+    "read_scheduler",
+    "repaired",
+    "route",
+    "sampling_of",
+    "with_defaults",
+    "write_scheduler",
+]

@@ -41,6 +41,12 @@ def repaired(config: Mapping[str, Any], repairs: Mapping[str, Any]) -> dict[str,
     return {**config, **{field: value for field, value in repairs.items() if field in known or field in config}}
 
 
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a scheduler's configuration says, left out or not, but for who wrote it."""
+    said = {field: value for field, value in config.items() if field == "_class_name" or not field.startswith("_")}
+    return {**FIELDS.get(str(config.get("_class_name")), {}), **said}
+
+
 def sampling_of(config: Mapping[str, Any], conversion: Conversion) -> Sampling:
     """The conversion as a model's default sampling."""
     return Sampling(

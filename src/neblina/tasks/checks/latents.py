@@ -4,7 +4,7 @@ A model diffuses latents whose standard deviation is about 1 (Rombach et al., ap
 is for. It is measured on pictures with the spectrum of natural ones, which no one took.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neblina.codecs.codec import Codec
 from neblina.codecs.kl import KLCodec
+from neblina.codecs.running import NetworkCodec
 from neblina.core.noise import SampleNoise
 
 LARGEST = torch.finfo(torch.float16).max
@@ -48,12 +49,15 @@ def measure(codec: Codec, *, cells: int = 16, count: int = 2, device: torch.devi
     """
     side = cells * codec.factor
     pictures = torch.cat([pattern(codec.picture_channels, side, seed) for seed in range(count)]).to(device)
-    net, seen = getattr(codec, "net", None), _Largest()
+    seen, net = _Largest(), None
+    decoder = codec
+    if isinstance(codec, NetworkCodec):
+        net, decoder = codec.net, replace(codec)  # whose copy of the network, if it makes one, is looked into too
     with torch.no_grad():
         latents = codec.encode(pictures)
         drawn = SampleNoise(count, range(count))(latents)  # of the spread that a model hands over
         with seen.inside(net):
-            back = codec.decode(torch.cat([latents, drawn]))[:count]
+            back = decoder.decode(torch.cat([latents, drawn]))[:count]
     returned = float(torch.corrcoef(torch.stack([pictures.flatten(), back.to(pictures).flatten()]))[0, 1])
     return Coding(float(latents.std()), returned, seen.largest, isinstance(codec, KLCodec))
 
@@ -80,8 +84,12 @@ class _Largest:
 
     def inside(self, net: object) -> "_Largest":
         """Look at every part of a network, inside a with statement."""
+
+        def look(module: nn.Module, given: Any, out: Any) -> None:  # of a copy too: a method would be copied
+            self._look(out)
+
         for module in net.modules() if isinstance(net, nn.Module) else ():
-            self._handles.append(module.register_forward_hook(self._look))
+            self._handles.append(module.register_forward_hook(look))
         return self
 
     def __enter__(self) -> None:
@@ -91,7 +99,7 @@ class _Largest:
         for handle in self._handles:
             handle.remove()
 
-    def _look(self, module: nn.Module, given: Any, out: Any) -> None:
+    def _look(self, out: Any) -> None:
         if isinstance(out, Tensor):
             largest = float(out.detach().float().abs().max())
             self.largest = max(self.largest, largest if largest == largest else torch.inf)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from neblina.bundle.components import Opening, kinds, read_component
 from neblina.bundle.files import read_json
-from neblina.bundle.folder import SCHEDULER
-from neblina.bundle.index import INDEX, SMALL, mixing, read_index
+from neblina.bundle.index import INDEX, SCHEDULER, SMALL, mixing, read_index
 from neblina.bundle.schedulers import read_scheduler
 from neblina.bundle.weights import read_weights
 from neblina.core.errors import CheckpointError, NeblinaError
@@ -32,7 +31,7 @@ def look_at_parts(folder: Path, opening: Opening) -> list[Finding]:
     else:
         found = [Finding(OK, INDEX, f"a {pipeline.name}")]
         named = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
-        texts = {name for pair in pipeline.texts for name in pair}
+        texts = pipeline.text_parts
         used = {pipeline.network, pipeline.codec or pipeline.network, "scheduler", SMALL, *texts}
         parts = {name for name in named if name in used or (folder / name / "config.json").exists()}
         parts |= {pipeline.network, pipeline.codec or pipeline.network}
