@@ -153,6 +153,28 @@ def test_inversion_says_that_it_draws_no_noise(latent: Callable[[str], Model]) -
             latent("sd1").edit(photo(8, 8), "a cat", method=method, iterations=number)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"sampler": "dpmpp_2m"}, "dpmpp_2m is another sampler: leave it out, or name ddim"),
+        ({"sampler": "ddpm"}, "ddpm is another sampler"),
+        ({"sampler": "ddim", "settings": {"eta": 1.0}}, r"eta 1\.0 draws noise on it: leave eta out"),
+    ],
+)
+def test_inversion_refuses_a_sampler_that_it_does_not_undo(asked: dict[str, Any], said: str, pixels: Model) -> None:
+    with pytest.raises(SettingError, match=said):
+        pixels.edit(photo(8, 8), method="inversion", **asked)
+
+
+@pytest.mark.parametrize("own", ["dpmpp_2m", "ddpm", "pndm"])
+def test_inversion_samples_with_ddim_whatever_the_models_own_sampler_is(own: str, pixels: Model) -> None:
+    model = Model(replace(pixels.bundle, sampling=replace(pixels.bundle.sampling, sampler=own)), CPU)
+    asked: dict[str, Any] = {"method": "inversion", **QUICK}
+    made = model.edit(photo(8, 8), labels=1, **asked)
+    assert torch.equal(made, pixels.edit(photo(8, 8), labels=1, sampler="ddim", **asked))
+    assert torch.equal(made, pixels.edit(photo(8, 8), labels=1, sampler="euler", settings={"eta": 0}, **asked))
+
+
 def test_inversion_reads_its_source(latent: Callable[[str], Model], pixels: Model) -> None:
     model = latent("sd1")
 
@@ -248,6 +270,24 @@ def test_outside_the_mask_every_byte_is_the_photos_and_inside_it_changes(
         assert np.array_equal(made[mask == 0], given[mask == 0])
         changed = (made != given).any(-1)[mask > 0].mean()
         assert changed > 0.5, (kind, changed)
+
+
+def test_repaint_is_refused_where_nothing_is_known(latent: Callable[[str], Model], pixels: Model) -> None:
+    asked: dict[str, Any] = {"sampler": "repaint", **QUICK}
+    for make in (
+        lambda: pixels.generate(**asked),
+        lambda: pixels.edit(photo(8, 8), **asked),
+        lambda: pixels.upscale(photo(8, 8), **asked),
+        lambda: latent("inpainting").inpaint(photo(16, 16), box(16, 16), **asked),
+    ):
+        with pytest.raises(SettingError, match="repaint goes back and forth around what is known"):
+            make()
+
+
+@pytest.mark.parametrize("name", ["known", "mask"])
+def test_what_repaint_is_told_is_no_setting(name: str, pixels: Model) -> None:
+    with pytest.raises(SettingError, match=f"{name} of repaint is what inpaint and outpaint tell it"):
+        pixels.inpaint(photo(8, 8), box(8, 8), sampler="repaint", settings={name: torch.zeros(1)})
 
 
 def test_a_mask_thinner_than_a_cell_is_made_and_said(latent: Callable[[str], Model]) -> None:

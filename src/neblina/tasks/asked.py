@@ -38,6 +38,14 @@ def conditions_of(
             raise SettingError(f"this model reads no text, so the prompt {_quoted(prompt)} has no effect: leave it out")
         if settings.negative is not None:
             raise SettingError("this model reads no text: leave the negative prompt out")
+        if settings.clip_skip is not None:
+            raise SettingError(
+                "clip_skip leaves out layers of a text encoder, and this model reads no text: leave it out"
+            )
+        if settings.long_prompt != Settings.long_prompt:
+            raise SettingError(
+                f"long_prompt {settings.long_prompt!r} is about prompts, and this model reads no text: leave it out"
+            )
         classes = _classes(bundle, labels, settings)
         if classes is None:
             return Condition()
@@ -47,6 +55,12 @@ def conditions_of(
     prompts = [""] if prompt is None else _listed(prompt)
     if settings.negative is not None and settings.weight(bundle.sampling.guidance) == 1:
         raise SettingError("a negative prompt is what guidance goes away from, and guidance is 1; set it above 1")
+    other = next((name for name in ("unconditional", "autoguidance") if getattr(settings, name) is not None), None)
+    if settings.negative is not None and other is not None:
+        raise SettingError(
+            f"a negative prompt is what guidance goes away from, and with {other} it goes away from that model: "
+            "leave one of the two out"
+        )
     encoded = bundle.text.encode(
         prompts,
         settings.negative,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from neblina.core.errors import SettingError, choose
+from neblina.encoders.prompts import LONG_PROMPTS
 from neblina.samplers.drive import OnStep
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Settings:
             raise SettingError(
                 f"n ({self.n}) and batch ({self.batch}) are at least 1, offset ({self.offset}) at least 0"
             )
+        choose("way with long prompts", self.long_prompt, LONG_PROMPTS)
         if self.clip_skip is not None and self.clip_skip < 0:
             raise SettingError(f"clip_skip leaves out at least 0 layers, not {self.clip_skip}")
 
