@@ -125,7 +125,7 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
         SettingError: what does not fit the model, before its network is asked.
     """
     way = route_of(bundle, settings)
-    around = _TENSORS <= set(samplers[way.sampler].choices)
+    around = set(samplers[way.sampler].choices) >= _TENSORS
     if around and work.known is None:
         raise SettingError(
             f"{way.sampler} goes back and forth around what is known of a picture, and here nothing is: sample with "
