@@ -16,7 +16,7 @@ from torch import Tensor
 import neblina
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.schedulers import Sampling
-from neblina.core.errors import DataError, SettingError
+from neblina.core.errors import DataError, MemoryShortage, SettingError
 from neblina.nets.unet import UNet
 from neblina.tasks.model import Model
 from neblina.tasks.photos import read_photo, resize
@@ -461,6 +461,55 @@ def test_what_reading_does_to_a_photo_is_said(pixels: Model, tmp_path: Path) -> 
     Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.warns(Noticed, match="16 bits a channel to 8"):
         pixels.edit(tmp_path / "deep.png", **QUICK)
+
+
+@pytest.mark.parametrize("name", ["pixels", "sd1"])
+def test_what_is_far_too_large_is_refused_at_once(name: str, latent: Callable[[str], Model], pixels: Model) -> None:
+    model = pixels if name == "pixels" else latent(name)
+    for make in (
+        lambda: model.outpaint(photo(8, 8), left=1_000_000_000),
+        lambda: model.upscale(photo(8, 8), factor=1000),
+        lambda: model.generate(size=(100_000, 100_000)),
+    ):
+        with pytest.raises(SettingError, match=r"asked for at most .* million, such as 2048x2048"):
+            make()
+
+
+def test_a_models_own_pictures_and_sixty_four_times_as_many_pixels_are_not_too_large(pixels: Model) -> None:
+    net = pixels.bundle.net
+    large = Model(replace(pixels.bundle, net=UNet(replace(net.config, sample_size=1024))), CPU)  # type: ignore[arg-type]
+    large.check_area((8192, 8192))
+    with pytest.raises(SettingError, match=r"8192x8193 is .* million pixels"):
+        large.check_area((8193, 8192))
+
+
+@pytest.mark.parametrize(
+    ("verb", "asked", "said"),
+    [
+        ("upscale", {"factor": 2.5}, r"factor is a whole number, not 2\.5"),
+        ("edit", {"strength": "much"}, "strength is a number, not 'much'"),
+        ("edit", {"prompt": [None]}, "prompt is a text or a list of texts"),
+        ("outpaint", {"left": 2.0}, "left is a whole number"),
+        ("inpaint", {"mask": box(8, 8), "soften": 1.5}, "soften is a whole number"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_name(
+    verb: str, asked: dict[str, Any], said: str, pixels: Model
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        getattr(pixels, verb)(photo(8, 8), **asked)
+
+
+def test_memory_that_does_not_suffice_is_a_sentence(pixels: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UNet, "forward", lambda *given, **named: torch.empty(10**15))
+    with pytest.raises(MemoryShortage, match="not enough memory for this: ask for smaller pictures"):
+        pixels.generate(labels=1, **QUICK)
+
+
+def test_a_prompt_that_is_no_text_is_refused(latent: Callable[[str], Model]) -> None:
+    for asked in ({"prompt": "a \udcff cat"}, {"prompt": "a cat", "negative": "\udcff", "guidance": 3.0}):
+        with pytest.raises(SettingError, match=r"is '\\udcff', no letter; write it in UTF-8"):
+            latent("sd1").generate(**asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("verb", ["generate", "edit", "inpaint", "outpaint", "upscale"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from neblina.core.errors import SettingError, choose
+from neblina.core.kinds import check_kind
 from neblina.encoders.prompts import LONG_PROMPTS
 from neblina.samplers.drive import OnStep
 
@@ -81,6 +83,8 @@ class Settings:
         Raises:
             SettingError: naming the setting.
         """
+        for name, kind in _kinds().items():
+            check_kind(name, getattr(self, name), kind)
         if self.guidance is not None and self.omega is not None:
             raise SettingError(
                 f"guidance {self.guidance:g} and omega {self.omega:g} say the same thing, w = 1 + ω; give one"
@@ -102,11 +106,20 @@ class Settings:
         return default if self.guidance is None else self.guidance
 
 
+@cache
+def _kinds() -> dict[str, Any]:
+    """What each setting is."""
+    from neblina.tasks.classifier import Classifier  # both are made of this module
+    from neblina.tasks.model import Model
+
+    return get_type_hints(Settings, localns={"Model": Model, "Classifier": Classifier})
+
+
 def settings_of(given: Mapping[str, Any]) -> Settings:
     """Settings by name.
 
     Raises:
-        SettingError: a name that there is not, or a value that does not fit.
+        SettingError: a name that there is not, or a value that is not of its kind or does not fit.
     """
     for name in given:
         choose("setting", name, (field.name for field in fields(Settings)))

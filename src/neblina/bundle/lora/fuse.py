@@ -85,8 +85,8 @@ def fuse(components: Mapping[str, nn.Module], loras: Sequence[tuple[Lora, float]
         if not is_finite(added[weight]):
             raise CheckpointError(
                 f"with {' and '.join(files[weight])} added, {paths[weight]} has values that are not finite as "
-                f"{str(weight.dtype).removeprefix('torch.')}: add less of it, load the model with --dtype fp32 or bf16, "
-                "or check the file"
+                f"{str(weight.dtype).removeprefix('torch.')}: add less of it, load the model with --dtype fp32 or "
+                "bf16, or check the file"
             )
     kept, mark = [], object()
     for weight, total in added.items():
