@@ -471,7 +471,7 @@ def test_what_is_far_too_large_is_refused_at_once(name: str, latent: Callable[[s
         lambda: model.upscale(photo(8, 8), factor=1000),
         lambda: model.generate(size=(100_000, 100_000)),
     ):
-        with pytest.raises(SettingError, match=r"asked for at most .* million, such as 2048x2048"):
+        with pytest.raises(SettingError, match=r"makes at most .* million, such as 2048x2048"):
             make()
 
 

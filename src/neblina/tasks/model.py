@@ -110,7 +110,7 @@ class Model:
         most = max(_LARGER * height * width * self.bundle.codec.factor**2, _ALWAYS**2)
         if size[0] * size[1] > most:
             raise SettingError(
-                f"{size[1]}x{size[0]} is {size[0] * size[1] / 1e6:.3f} million pixels, and this model is asked for at most "
+                f"{size[1]}x{size[0]} is {size[0] * size[1] / 1e6:.3f} million pixels, and this model makes at most "
                 f"{most / 1e6:.3f} million, such as {isqrt(most)}x{isqrt(most)}: make less"
             )
 
