@@ -1,5 +1,6 @@
 """What a user asks of a model: the same picture whatever the batch, and clear refusals."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from models import small_bundle
 import neblina
 from neblina.core.errors import Cancelled, CheckpointError, SettingError
 from neblina.samplers import samplers
+from neblina.tasks.making import Order, in_portions
 from neblina.tasks.model import Model
+from neblina.tasks.settings import LeftOut
 
 CPU = torch.device("cpu")
 
@@ -53,6 +56,19 @@ def test_labels_repeat_in_turn_and_go_by_name_or_number(model: Model) -> None:
     assert torch.equal(named.generate(labels=["cat", "dog", "7"], n=5), by_number)
     assert torch.allclose(named.generate(labels=[0, 1], seed=0), by_number[:2], atol=1e-5)
     assert torch.allclose(named.generate(labels=["cat"], n=2, offset=3)[0], by_number[3], atol=1e-5)
+
+
+def test_labels_that_no_picture_is_made_of_are_said(model: Model) -> None:
+    with pytest.warns(LeftOut, match="3 prompts or labels are given and n is 2: the last 1 of them"):
+        assert len(model.generate(labels=[0, 1, 2], n=2, steps=2)) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.generate(labels=[0, 1, 2], n=2, offset=2, steps=2)
+        model.generate(labels=[0, 1], n=2, steps=2)
+        list(in_portions(Order("generate", "model", {"labels": [0, 1, 2] * 3, "batch": 1, "steps": 2}), model))
+    with pytest.warns(LeftOut, match="the last 3 of them") as said:
+        list(in_portions(Order("generate", "model", {"labels": [0, 1, 2] * 3, "n": 6, "batch": 1, "steps": 2}), model))
+    assert len(said) == 1
 
 
 def test_without_labels_the_model_goes_by_its_null(model: Model) -> None:

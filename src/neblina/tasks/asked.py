@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from neblina.bundle.bundle import Bundle
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError, choose
 from neblina.tasks.sampling import other_classes
-from neblina.tasks.settings import Settings
+from neblina.tasks.settings import LeftOut, Settings
 
 Labels = int | str | Sequence[int | str]
 
@@ -97,10 +98,22 @@ def joined(condition: Condition, maps: Tensor) -> Condition:
 
 
 def how_many(settings: Settings, *given: object) -> int:
-    """How many pictures: as many as are asked for, else one for each of the longest list that is given."""
-    if settings.n is not None:
-        return settings.n
-    return max([1, *(len(value) for value in given if isinstance(value, Sequence) and not isinstance(value, str))])
+    """How many pictures: as many as are asked for, else one for each of the longest list that is given.
+
+    What of a list is left out because fewer are asked for is said in a warning (`LeftOut`).
+    """
+    longest = max([1, *(len(value) for value in given if isinstance(value, Sequence) and not isinstance(value, str))])
+    if settings.n is None:
+        return longest
+    if settings.n < longest and not settings.offset:  # from another number on, a list is gone on with
+        warnings.warn(
+            LeftOut(
+                f"{longest} prompts or labels are given and n is {settings.n}: the last {longest - settings.n} of them "
+                "are left out; leave n out for a picture of each"
+            ),
+            stacklevel=3,
+        )
+    return settings.n
 
 
 def _listed(prompt: str | Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
@@ -28,7 +29,7 @@ from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.model import Model, load
 from neblina.tasks.provenance import Input, Provenance, read_pixels, read_provenance, save_picture
 from neblina.tasks.sampling import comfortable_batch
-from neblina.tasks.settings import Settings
+from neblina.tasks.settings import LeftOut, Settings
 from neblina.tasks.verbs import FILES, verbs
 
 OPENING = ("dtype", "revision", "variant", "prediction", "ema", "tokenizer", "vae", "loras")
@@ -136,13 +137,17 @@ def in_portions(order: Order, model: Model, watch: Watch | None = None) -> Itera
         chosen = order.arguments.get(_PICK)
         yield list(_told(whole, pictures if chosen is None else pictures[chosen : chosen + 1], 0))
         return
-    count = how_many(Settings(n=settings.get("n")), arguments.get("prompt"), arguments.get("labels"))
+    numbered = Settings(n=settings.get("n"), offset=settings.get("offset", 0))
+    count = how_many(numbered, arguments.get("prompt"), arguments.get("labels"))
     batch = settings.get("batch") or _batch(model)
     for start in range(0, count, _PORTION * batch):
         size = min(_PORTION * batch, count - start)
         now = {**opened, "n": size, "offset": settings.get("offset", 0) + start}
         now["on_begin"] = _begin(watch, count / size) if start == 0 else None  # said once, for all of them
-        yield list(_told(whole, verb(model, now, **arguments), start))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LeftOut)  # how_many said it of the whole
+            pictures = verb(model, now, **arguments)
+        yield list(_told(whole, pictures, start))
 
 
 def _batch(model: Model) -> int:

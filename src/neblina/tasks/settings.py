@@ -21,6 +21,10 @@ class Noticed(UserWarning):
     """What was done to something that was handed over, or what is to be expected of it."""
 
 
+class LeftOut(Noticed):
+    """Prompts or labels that no picture is made of."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How pictures are sampled; None leaves it to the model.
