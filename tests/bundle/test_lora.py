@@ -356,6 +356,25 @@ def test_a_model_that_moved_gets_its_weights_back_in_the_type_it_has(tiny: tuple
     assert torch.equal(weight(models), before.double())
 
 
+@pytest.mark.parametrize(
+    ("dtype", "amount"), [(torch.float16, 2e5), (torch.bfloat16, 3e38), (torch.float32, 3e38)], ids=str
+)
+def test_weights_that_overflow_are_refused_before_any_is_changed(
+    dtype: torch.dtype, amount: float, tmp_path: Path
+) -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6)).to(dtype)
+    small, large = (torch.full((6, 2), value) for value in (1e-30, 10.0))
+    state = {"unet.0.lora_A.weight": torch.ones(2, 4), "unet.0.lora_B.weight": small}
+    state |= {"unet.1.lora_A.weight": torch.ones(2, 6), "unet.1.lora_B.weight": large}
+    lora = read_lora(saved(state, tmp_path / "loud.safetensors"))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(CheckpointError, match=rf"with .*loud.safetensors added, unet\.1 .* not finite as {kind}"):
+        fuse({"unet": net}, [(lora, amount)])
+    assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
+    fuse({"unet": net}, [(lora, 1.0)])  # and it is not held to be changed
+
+
 def test_an_amount_is_a_number(tiny: tuple[dict[str, nn.Module], Lora]) -> None:
     models, lora = tiny
     with pytest.raises(SettingError, match=r"tiny\.safetensors cannot be added nan times"):

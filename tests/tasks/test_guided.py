@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pipelines
 import pytest
 import torch
 from models import small_bundle, small_classifier
 
+import neblina
 from neblina.bundle.classifier import save_classifier
 from neblina.core.errors import SettingError
 from neblina.nets.unet import UNet
@@ -154,6 +156,14 @@ def test_what_cannot_be_is_refused_before_the_network_is_asked(
     with pytest.raises(SettingError, match=said):
         model_of().generate(**{"labels": 0, **settings})
     assert calls == []
+
+
+@pytest.mark.parametrize("other", ["unconditional", "autoguidance"])
+def test_a_negative_prompt_beside_another_model_to_go_away_from_is_refused(other: str, tmp_path: Path) -> None:
+    pipelines.sd1(tmp_path / "parts").save_pretrained(tmp_path / "model")
+    model = neblina.load(tmp_path / "model", device="cpu")
+    with pytest.raises(SettingError, match=f"with {other} it goes away from that model: leave one of the two out"):
+        model.generate("a cat", negative="a dog", guidance=3.0, **{other: model})
 
 
 @pytest.mark.parametrize("limit", [-1.0, 0.0, float("nan")])

@@ -16,7 +16,7 @@ from torch import Tensor
 import neblina
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.schedulers import Sampling
-from neblina.core.errors import DataError, SettingError
+from neblina.core.errors import DataError, MemoryShortage, SettingError
 from neblina.nets.unet import UNet
 from neblina.tasks.model import Model
 from neblina.tasks.photos import read_photo, resize
@@ -153,6 +153,28 @@ def test_inversion_says_that_it_draws_no_noise(latent: Callable[[str], Model]) -
             latent("sd1").edit(photo(8, 8), "a cat", method=method, iterations=number)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"sampler": "dpmpp_2m"}, "dpmpp_2m is another sampler: leave it out, or name ddim"),
+        ({"sampler": "ddpm"}, "ddpm is another sampler"),
+        ({"sampler": "ddim", "settings": {"eta": 1.0}}, r"eta 1\.0 draws noise on it: leave eta out"),
+    ],
+)
+def test_inversion_refuses_a_sampler_that_it_does_not_undo(asked: dict[str, Any], said: str, pixels: Model) -> None:
+    with pytest.raises(SettingError, match=said):
+        pixels.edit(photo(8, 8), method="inversion", **asked)
+
+
+@pytest.mark.parametrize("own", ["dpmpp_2m", "ddpm", "pndm"])
+def test_inversion_samples_with_ddim_whatever_the_models_own_sampler_is(own: str, pixels: Model) -> None:
+    model = Model(replace(pixels.bundle, sampling=replace(pixels.bundle.sampling, sampler=own)), CPU)
+    asked: dict[str, Any] = {"method": "inversion", **QUICK}
+    made = model.edit(photo(8, 8), labels=1, **asked)
+    assert torch.equal(made, pixels.edit(photo(8, 8), labels=1, sampler="ddim", **asked))
+    assert torch.equal(made, pixels.edit(photo(8, 8), labels=1, sampler="euler", settings={"eta": 0}, **asked))
+
+
 def test_inversion_reads_its_source(latent: Callable[[str], Model], pixels: Model) -> None:
     model = latent("sd1")
 
@@ -248,6 +270,24 @@ def test_outside_the_mask_every_byte_is_the_photos_and_inside_it_changes(
         assert np.array_equal(made[mask == 0], given[mask == 0])
         changed = (made != given).any(-1)[mask > 0].mean()
         assert changed > 0.5, (kind, changed)
+
+
+def test_repaint_is_refused_where_nothing_is_known(latent: Callable[[str], Model], pixels: Model) -> None:
+    asked: dict[str, Any] = {"sampler": "repaint", **QUICK}
+    for make in (
+        lambda: pixels.generate(**asked),
+        lambda: pixels.edit(photo(8, 8), **asked),
+        lambda: pixels.upscale(photo(8, 8), **asked),
+        lambda: latent("inpainting").inpaint(photo(16, 16), box(16, 16), **asked),
+    ):
+        with pytest.raises(SettingError, match="repaint goes back and forth around what is known"):
+            make()
+
+
+@pytest.mark.parametrize("name", ["known", "mask"])
+def test_what_repaint_is_told_is_no_setting(name: str, pixels: Model) -> None:
+    with pytest.raises(SettingError, match=f"{name} of repaint is what inpaint and outpaint tell it"):
+        pixels.inpaint(photo(8, 8), box(8, 8), sampler="repaint", settings={name: torch.zeros(1)})
 
 
 def test_a_mask_thinner_than_a_cell_is_made_and_said(latent: Callable[[str], Model]) -> None:
@@ -421,6 +461,55 @@ def test_what_reading_does_to_a_photo_is_said(pixels: Model, tmp_path: Path) -> 
     Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.warns(Noticed, match="16 bits a channel to 8"):
         pixels.edit(tmp_path / "deep.png", **QUICK)
+
+
+@pytest.mark.parametrize("name", ["pixels", "sd1"])
+def test_what_is_far_too_large_is_refused_at_once(name: str, latent: Callable[[str], Model], pixels: Model) -> None:
+    model = pixels if name == "pixels" else latent(name)
+    for make in (
+        lambda: model.outpaint(photo(8, 8), left=1_000_000_000),
+        lambda: model.upscale(photo(8, 8), factor=1000),
+        lambda: model.generate(size=(100_000, 100_000)),
+    ):
+        with pytest.raises(SettingError, match=r"makes at most .* million, such as 2048x2048"):
+            make()
+
+
+def test_a_models_own_pictures_and_sixty_four_times_as_many_pixels_are_not_too_large(pixels: Model) -> None:
+    net = pixels.bundle.net
+    large = Model(replace(pixels.bundle, net=UNet(replace(net.config, sample_size=1024))), CPU)  # type: ignore[arg-type]
+    large.check_area((8192, 8192))
+    with pytest.raises(SettingError, match=r"8192x8193 is .* million pixels"):
+        large.check_area((8193, 8192))
+
+
+@pytest.mark.parametrize(
+    ("verb", "asked", "said"),
+    [
+        ("upscale", {"factor": 2.5}, r"factor is a whole number, not 2\.5"),
+        ("edit", {"strength": "much"}, "strength is a number, not 'much'"),
+        ("edit", {"prompt": [None]}, "prompt is a text or a list of texts"),
+        ("outpaint", {"left": 2.0}, "left is a whole number"),
+        ("inpaint", {"mask": box(8, 8), "soften": 1.5}, "soften is a whole number"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_name(
+    verb: str, asked: dict[str, Any], said: str, pixels: Model
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        getattr(pixels, verb)(photo(8, 8), **asked)
+
+
+def test_memory_that_does_not_suffice_is_a_sentence(pixels: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UNet, "forward", lambda *given, **named: torch.empty(10**15))
+    with pytest.raises(MemoryShortage, match="not enough memory for this: ask for smaller pictures"):
+        pixels.generate(labels=1, **QUICK)
+
+
+def test_a_prompt_that_is_no_text_is_refused(latent: Callable[[str], Model]) -> None:
+    for asked in ({"prompt": "a \udcff cat"}, {"prompt": "a cat", "negative": "\udcff", "guidance": 3.0}):
+        with pytest.raises(SettingError, match=r"is '\\udcff', no letter; write it in UTF-8"):
+            latent("sd1").generate(**asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("verb", ["generate", "edit", "inpaint", "outpaint", "upscale"])

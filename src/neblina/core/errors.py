@@ -24,6 +24,10 @@ class StorageError(NeblinaError, OSError):
     """A file could not be written; what was there before is untouched."""
 
 
+class MemoryShortage(NeblinaError, MemoryError):
+    """What was asked for takes more memory than there is."""
+
+
 class DivergenceError(NeblinaError, ArithmeticError):
     """Training or a model produced a value that is not finite."""
 

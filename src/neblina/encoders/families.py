@@ -135,6 +135,8 @@ def encode_prompts(
         SettingError: a prompt that is too long or cannot be parsed, or a setting that is out of range.
         CheckpointError: the encoders are not those of the family.
     """
+    for each in (*prompts, *([] if negative is None else [negative] if isinstance(negative, str) else negative)):
+        _check_letters(each)
     if isinstance(prompts, str) or not prompts:
         raise SettingError(f"prompts must be one text a picture, one at the least, not {prompts!r}")
     negatives = [negative or ""] * len(prompts) if negative is None or isinstance(negative, str) else list(negative)
@@ -181,6 +183,17 @@ def encode_prompts(
             text=unsaid_text, pooled=unsaid_pooled, sizes=None if unsaid_sizes is None else unsaid_sizes.to(device)
         ),
     )
+
+
+def _check_letters(text: str) -> None:
+    """Refuse a text with bytes in it that are no letters, as a terminal of another encoding hands over."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SettingError(
+            f"the prompt {text!r} is not valid text: character {error.start + 1} is {text[error.start]!r}, no letter; "
+            "write it in UTF-8"
+        ) from error
 
 
 def _window(family: Family, encoder: TextEncoder) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from neblina.bundle.bundle import Bundle
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError, choose
 from neblina.tasks.sampling import other_classes
-from neblina.tasks.settings import Settings
+from neblina.tasks.settings import LeftOut, Settings
 
 Labels = int | str | Sequence[int | str]
 
@@ -38,6 +39,14 @@ def conditions_of(
             raise SettingError(f"this model reads no text, so the prompt {_quoted(prompt)} has no effect: leave it out")
         if settings.negative is not None:
             raise SettingError("this model reads no text: leave the negative prompt out")
+        if settings.clip_skip is not None:
+            raise SettingError(
+                "clip_skip leaves out layers of a text encoder, and this model reads no text: leave it out"
+            )
+        if settings.long_prompt != Settings.long_prompt:
+            raise SettingError(
+                f"long_prompt {settings.long_prompt!r} is about prompts, and this model reads no text: leave it out"
+            )
         classes = _classes(bundle, labels, settings)
         if classes is None:
             return Condition()
@@ -47,6 +56,12 @@ def conditions_of(
     prompts = [""] if prompt is None else _listed(prompt)
     if settings.negative is not None and settings.weight(bundle.sampling.guidance) == 1:
         raise SettingError("a negative prompt is what guidance goes away from, and guidance is 1; set it above 1")
+    other = next((name for name in ("unconditional", "autoguidance") if getattr(settings, name) is not None), None)
+    if settings.negative is not None and other is not None:
+        raise SettingError(
+            f"a negative prompt is what guidance goes away from, and with {other} it goes away from that model: "
+            "leave one of the two out"
+        )
     encoded = bundle.text.encode(
         prompts,
         settings.negative,
@@ -83,10 +98,22 @@ def joined(condition: Condition, maps: Tensor) -> Condition:
 
 
 def how_many(settings: Settings, *given: object) -> int:
-    """How many pictures: as many as are asked for, else one for each of the longest list that is given."""
-    if settings.n is not None:
-        return settings.n
-    return max([1, *(len(value) for value in given if isinstance(value, Sequence) and not isinstance(value, str))])
+    """How many pictures: as many as are asked for, else one for each of the longest list that is given.
+
+    What of a list is left out because fewer are asked for is said in a warning (`LeftOut`).
+    """
+    longest = max([1, *(len(value) for value in given if isinstance(value, Sequence) and not isinstance(value, str))])
+    if settings.n is None:
+        return longest
+    if settings.n < longest and not settings.offset:  # from another number on, a list is gone on with
+        warnings.warn(
+            LeftOut(
+                f"{longest} prompts or labels are given and n is {settings.n}: the last {longest - settings.n} of them "
+                "are left out; leave n out for a picture of each"
+            ),
+            stacklevel=3,
+        )
+    return settings.n
 
 
 def _listed(prompt: str | Sequence[str]) -> list[str]:

@@ -60,14 +60,15 @@ def edit(
         photo: what is changed; comes back at its own size.
         prompt: what it is to be.
         strength: above 0, at most 1, which leaves nothing of it; how far towards noise it is taken.
-        method: noise, or inversion for faithful edits; that samples with DDIM.
+        method: noise, or inversion for faithful edits; that samples with DDIM, whatever the model's own sampler is.
         source: what the photo shows, for inversion: a prompt, or a class of a model of classes; empty leaves it open.
         iterations: of every step of an inversion; more come closer to the photo, and take as much longer.
         depth: how near each place is, the brighter the nearer, of the photo's size; for a model that is told it.
         labels: what it is to be, of a model of classes.
         settings: how to sample.
     Raises:
-        SettingError: a strength out of range, an unknown method, a depth missing, not wanted or of another size.
+        SettingError: a strength out of range, an unknown method, a sampler that inversion does not undo, a depth
+            missing, not wanted or of another size.
     """
     choose("way to edit", method, METHODS)
     refuse_untold(model.bundle, "edit")
@@ -77,8 +78,9 @@ def edit(
         raise SettingError("iterations are of inversion: give --method inversion too")
     if iterations < 1:
         raise SettingError(f"inversion takes at least 1 iteration a step, not {iterations}")
-    route = route_of(model.bundle, settings)
-    t_start = route.time_of(strength)
+    if method == "inversion":
+        settings = _undoable(model, settings)
+    t_start = route_of(model.bundle, settings).time_of(strength)
     placed = fit(photo.size, model.multiple)
     pictures = model.from_pixels(placed.pad(photo.pixels))
     count = how_many(settings, prompt, labels)
@@ -89,9 +91,6 @@ def edit(
     if maps is not None:
         condition = joined(condition, maps)
     if method == "inversion":
-        if samplers[route.sampler].function is not ddim or route.settings.get("eta", 0.0):
-            settings = replace(settings, sampler="ddim")
-            route = route_of(model.bundle, settings)
         if count > len({prompt} if prompt is None or isinstance(prompt, str) else set(prompt)) and labels is None:
             warnings.warn(
                 Noticed("inversion draws no noise: pictures of one prompt are the same whatever the seed"), stacklevel=2
@@ -100,6 +99,25 @@ def edit(
         stretch = replace(stretch, start=inverted, noised=True)
     made = model.decoded(sampled(model.bundle, Work(condition, shape, count, stretch), settings, device=model.device))
     return to_uint8(made[..., : photo.size[0], : photo.size[1]])
+
+
+def _undoable(model: Model, settings: Settings) -> Settings:
+    """The settings with the sampler that inversion undoes: deterministic DDIM in place of the model's own."""
+    route = route_of(model.bundle, settings)
+    chosen = samplers[route.sampler]
+    if chosen.function is ddim and not {**chosen.settings, **route.settings}.get("eta", 0.0):
+        return settings
+    if settings.sampler is not None and (chosen.function is not ddim or chosen.settings.get("eta", 0.0)):
+        raise SettingError(
+            f"inversion walks deterministic DDIM backwards and forwards, and {settings.sampler} is another sampler: "
+            "leave it out, or name ddim"
+        )
+    if settings.settings.get("eta", 0.0):
+        raise SettingError(
+            f"inversion walks back the way that it came, and eta {settings.settings['eta']} draws noise on it: "
+            "leave eta out"
+        )
+    return replace(settings, sampler="ddim", settings={**settings.settings, "eta": 0.0})
 
 
 def _depth_map(model: Model, photo: Photo, depth: Photo | None, placed: Fit) -> Tensor | None:

@@ -99,6 +99,7 @@ def outpaint(
         prompt, labels, settings: as in `inpaint`.
     """
     around = [(margins.top, margins.bottom), (margins.left, margins.right)]
+    model.check_area((photo.size[0] + margins.top + margins.bottom, photo.size[1] + margins.left + margins.right))
     # the network sees the picture go on rather than end
     canvas = np.pad(photo.pixels, [*around, (0, 0)], mode="symmetric")
     values = np.pad(np.zeros(photo.size, np.float32), around, constant_values=1.0)

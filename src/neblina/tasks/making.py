@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -17,7 +18,7 @@ from neblina.tasks.order import OPENING, PICK, SHARED, Order, own_kinds
 from neblina.tasks.provenance import Provenance
 from neblina.tasks.recipe import Made, alone, recipe, together
 from neblina.tasks.sampling import comfortable_batch
-from neblina.tasks.settings import Settings
+from neblina.tasks.settings import LeftOut, Settings
 from neblina.tasks.verbs import verbs
 
 _MODELS = ("unconditional", "autoguidance")
@@ -76,13 +77,16 @@ def in_portions(order: Order, model: Model, watch: Watch | None = None) -> Itera
     if together(arguments):
         yield _picked(whole, verb(model, opened, **arguments), order.arguments.get(PICK))
         return
-    count = how_many(Settings(n=settings.get("n")), arguments.get("prompt"), arguments.get("labels"))
+    numbered = Settings(n=settings.get("n"), offset=settings.get("offset", 0))
+    count = how_many(numbered, arguments.get("prompt"), arguments.get("labels"))
     batch = settings.get("batch") or _batch(model)
     for start in range(0, count, _PORTION * batch):
         size = min(_PORTION * batch, count - start)
         now = {**opened, "n": size, "offset": settings.get("offset", 0) + start}
         now["on_begin"] = _begin(watch, count / size) if start == 0 else None  # said once, for all of them
-        pictures = verb(model, now, **arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LeftOut)  # how_many said it of the whole
+            pictures = verb(model, now, **arguments)
         yield [_told(whole, picture, number) for number, picture in enumerate(pictures, start)]
 
 

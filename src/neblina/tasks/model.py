@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from neblina.bundle.lora.read import read_lora
 from neblina.bundle.opening import open_bundle
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError, choose
+from neblina.core.kinds import checked
+from neblina.core.memory import within_memory
 from neblina.core.shards import Filing
 from neblina.data.files import Pixels
 from neblina.samplers.generate import Stretch
@@ -32,6 +35,8 @@ from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.settings import Noticed, settings_of
 from neblina.tasks.upscale import upscale
 
+_LARGER = 64  # times the area that a model was trained on: its subject would be there as often
+_ALWAYS = 2048  # side of a square that any model is asked for
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes grey of colour
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -85,9 +90,9 @@ class Model:
         Raises:
             SettingError: a size that the codec or the network cannot make.
         """
-        channels, *own = self.bundle.latent_shape
         if size is None:
-            return channels, own[0], own[1]
+            return self.bundle.latent_shape
+        self.check_area(size)
         factor = self.bundle.codec.factor
         if any(side < factor or side % factor for side in size):
             near = " or ".join(f"{to(size[1], factor)}x{to(size[0], factor)}" for to in (_down, _up))
@@ -97,8 +102,25 @@ class Model:
             )
         height, width = size[0] // factor, size[1] // factor
         self.bundle.net.config.check_size(height, width)
-        return channels, height, width
+        return self.bundle.channels, height, width
 
+    def check_area(self, size: tuple[int, int]) -> None:
+        """Refuse pictures so large that making them would run out of memory, or take for ever.
+
+        Raises:
+            SettingError: saying the largest.
+        """
+        own = self.bundle.net.config.sample_size or 0
+        height, width = (own, own) if isinstance(own, int) else own
+        most = max(_LARGER * height * width * self.bundle.codec.factor**2, _ALWAYS**2)
+        if size[0] * size[1] > most:
+            raise SettingError(
+                f"{size[1]}x{size[0]} is {size[0] * size[1] / 1e6:.3f} million pixels, and this model makes at most "
+                f"{most / 1e6:.3f} million, such as {isqrt(most)}x{isqrt(most)}: make less"
+            )
+
+    @checked
+    @within_memory()
     def generate(
         self,
         prompt: str | Sequence[str] | None = None,
@@ -137,6 +159,7 @@ class Model:
         work = Work(condition, shape, count, Stretch(begin, t_start, t_end))
         return self.decoded(sampled(self.bundle, work, asked, device=self.device))
 
+    @checked
     def evaluations(self, *, t_start: float = 1.0, t_end: float = 0.0, **settings: Any) -> int | None:
         """How many answers a picture takes; None for an adaptive sampler.
 
@@ -147,6 +170,8 @@ class Model:
         """
         return route_of(self.bundle, settings_of(settings)).evaluations(t_start, t_end)
 
+    @checked
+    @within_memory()
     def edit(
         self,
         photo: Given | Photo,
@@ -192,6 +217,8 @@ class Model:
             settings=asked,
         )
 
+    @checked
+    @within_memory()
     def inpaint(
         self,
         photo: Given | Photo,
@@ -226,6 +253,8 @@ class Model:
         _notice(area.path, (*area.changes, *([] if thin is None else [thin])))
         return inpaint(self, opened, area, prompt, strength=strength, soften=soften, labels=labels, settings=asked)
 
+    @checked
+    @within_memory()
     def outpaint(
         self,
         photo: Given | Photo,
@@ -254,6 +283,8 @@ class Model:
         margins = Margins(left, right, top, bottom)
         return outpaint(self, opened_photo(photo), margins, prompt, labels=labels, settings=asked)
 
+    @checked
+    @within_memory()
     def upscale(
         self,
         photo: Given | Photo,

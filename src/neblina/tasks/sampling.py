@@ -74,16 +74,23 @@ class Route:
         return 1.0 if taken == self.steps else float(self.walk.times[self.steps - taken])
 
 
+_TENSORS = {"known", "mask"}  # of samplers with a way of their own around what is known: not a user's settings
+
+
 def route_of(bundle: Bundle, settings: Settings) -> Route:
     """How a request walks through a model.
 
     Raises:
-        SettingError: an unknown name, or steps for a sampler that chooses its own.
+        SettingError: an unknown name, steps for a sampler that chooses its own, or tensors for settings of one.
     """
     default = bundle.sampling
     sampler = settings.sampler or default.sampler
     if settings.steps is not None and samplers[sampler].adaptive:
         raise SettingError(f"{sampler} chooses its own steps; give it a tolerance in place of steps")
+    for name in sorted(_TENSORS & settings.settings.keys() & set(samplers[sampler].choices)):
+        raise SettingError(
+            f"{name} of {sampler} is what inpaint and outpaint tell it: leave it out and use one of them"
+        )
     steps = default.steps if settings.steps is None else settings.steps
     grid, own = route(default, settings.sampler, settings.grid, steps)
     other = None if settings.schedule is None else make_schedule(settings.schedule)
@@ -118,6 +125,12 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
         SettingError: what does not fit the model, before its network is asked.
     """
     way = route_of(bundle, settings)
+    around = set(samplers[way.sampler].choices) >= _TENSORS
+    if around and work.known is None:
+        raise SettingError(
+            f"{way.sampler} goes back and forth around what is known of a picture, and here nothing is: sample with "
+            "another, or inpaint with a model that is not told the mask"
+        )
     guiding = replace(guidance_of(bundle, work.condition, settings), crops=work.crops)
     batch = settings.batch or comfortable_batch(work.shape, latent=bundle.codec.factor > 1)
     if settings.on_begin is not None:
@@ -131,7 +144,7 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
             stretch = replace(stretch, start=_rows(stretch.start, numbers))
         if work.known is not None:
             data, free = (_rows(value, numbers).to(device) for value in work.known)
-            if "known" in samplers[way.sampler].choices:  # a sampler with a way of its own
+            if around:
                 own |= {"known": data, "mask": 1 - free}
             else:
                 guided = replace(guided, known=(data, free))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from neblina.core.errors import SettingError, choose
+from neblina.core.kinds import check_kind
+from neblina.encoders.prompts import LONG_PROMPTS
 from neblina.samplers.drive import OnStep
 
 if TYPE_CHECKING:
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 
 class Noticed(UserWarning):
     """What was done to something that was handed over, or what is to be expected of it."""
+
+
+class LeftOut(Noticed):
+    """Prompts or labels that no picture is made of."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ class Settings:
         Raises:
             SettingError: naming the setting.
         """
+        for name, kind in _kinds().items():
+            check_kind(name, getattr(self, name), kind)
         if self.guidance is not None and self.omega is not None:
             raise SettingError(
                 f"guidance {self.guidance:g} and omega {self.omega:g} say the same thing, w = 1 + ω; give one"
@@ -90,6 +99,7 @@ class Settings:
             raise SettingError(
                 f"n ({self.n}) and batch ({self.batch}) are at least 1, offset ({self.offset}) at least 0"
             )
+        choose("way with long prompts", self.long_prompt, LONG_PROMPTS)
         if self.clip_skip is not None and self.clip_skip < 0:
             raise SettingError(f"clip_skip leaves out at least 0 layers, not {self.clip_skip}")
 
@@ -100,11 +110,20 @@ class Settings:
         return default if self.guidance is None else self.guidance
 
 
+@cache
+def _kinds() -> dict[str, Any]:
+    """What each setting is."""
+    from neblina.tasks.classifier import Classifier  # both are made of this module
+    from neblina.tasks.model import Model
+
+    return get_type_hints(Settings, localns={"Model": Model, "Classifier": Classifier})
+
+
 def settings_of(given: Mapping[str, Any]) -> Settings:
     """Settings by name.
 
     Raises:
-        SettingError: a name that there is not, or a value that does not fit.
+        SettingError: a name that there is not, or a value that is not of its kind or does not fit.
     """
     for name in given:
         choose("setting", name, (field.name for field in fields(Settings)))

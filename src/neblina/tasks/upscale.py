@@ -61,6 +61,7 @@ def upscale(
     """
     if factor < 2:
         raise SettingError(f"a picture is enlarged by a factor of at least 2, not {factor}")
+    model.check_area((photo.size[0] * factor, photo.size[1] * factor))
     refuse_untold(model.bundle, "upscale")
     if model.bundle.pipeline.joined == "low resolution":
         if strength is not None:

@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from neblina.bundle.lora.read import Lora, Update
 from neblina.bundle.single_file.unet import module_names
 from neblina.core.errors import CheckpointError, SettingError
+from neblina.core.tensors import is_finite
 
 _READS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL", 1280: "SDXL's refiner"}
 # of every changed weight that is alive, the mark of what changed it
@@ -58,11 +59,13 @@ def fuse(components: Mapping[str, nn.Module], loras: Sequence[tuple[Lora, float]
             ecosystem's parameter names.
         loras: files and how much of each: 0 is none, 1 what it was trained for; any number.
     Raises:
-        CheckpointError: an update has no layer in the model, or another shape; which model it seems to be for.
+        CheckpointError: an update has no layer in the model, or another shape; which model it seems to be for; new
+            weights that are not finite in the type that the model holds them in.
         SettingError: something is added to the model already, or an amount is not finite.
     """
     layers = {name: _layers(net) for name, net in components.items()}
     changes: dict[nn.Parameter, list[tuple[Update, float]]] = {}
+    files: dict[nn.Parameter, dict[str, None]] = {}
     paths: dict[nn.Parameter, str] = {}
     for lora, amount in loras:
         if not torch.tensor(float(amount)).isfinite():
@@ -75,14 +78,26 @@ def fuse(components: Mapping[str, nn.Module], loras: Sequence[tuple[Lora, float]
             paths[layer.weight] = layer.path
             if amount:
                 changes.setdefault(layer.weight, []).append((update, amount))
-    kept, mark = [], object()
+                files.setdefault(layer.weight, {})[lora.name] = None
+    added = {}
     for weight, parts in changes.items():
-        old = weight.data
-        total = sum((amount * _delta(update, old) for update, amount in parts), start=old.float())
-        weight.data = total.to(old.dtype)
+        added[weight] = _sum(weight.data, parts)
+        if not is_finite(added[weight]):
+            raise CheckpointError(
+                f"with {' and '.join(files[weight])} added, {paths[weight]} has values that are not finite as "
+                f"{str(weight.dtype).removeprefix('torch.')}: add less of it, load the model with --dtype fp32 or "
+                "bf16, or check the file"
+            )
+    kept, mark = [], object()
+    for weight, total in added.items():
+        kept.append((weight, weight.data))
+        weight.data = total
         _fused[weight] = mark
-        kept.append((weight, old))
     return Fused(tuple(paths[weight] for weight in changes), tuple(kept), mark)
+
+
+def _sum(old: Tensor, parts: Sequence[tuple[Update, float]]) -> Tensor:
+    return sum((amount * _delta(update, old) for update, amount in parts), start=old.float()).to(old.dtype)
 
 
 def _delta(update: Update, weight: Tensor) -> Tensor:
