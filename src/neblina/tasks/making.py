@@ -78,7 +78,10 @@ def in_portions(order: Order, model: Model, watch: Watch | None = None) -> Itera
         yield _picked(whole, verb(model, opened, **arguments), order.arguments.get(PICK))
         return
     numbered = Settings(n=settings.get("n"), offset=settings.get("offset", 0))
-    count = how_many(numbered, arguments.get("prompt"), arguments.get("labels"))
+    with warnings.catch_warnings():
+        if "offset" in settings:
+            warnings.simplefilter("ignore", LeftOut)  # who says a number knows which one is made, as a recipe does
+        count = how_many(numbered, arguments.get("prompt"), arguments.get("labels"))
     batch = settings.get("batch") or _batch(model)
     for start in range(0, count, _PORTION * batch):
         size = min(_PORTION * batch, count - start)

@@ -7,13 +7,13 @@ their paths.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from neblina.core.errors import SettingError, choose
+from neblina.core.kinds import check_kind
 from neblina.tasks.model import load
 from neblina.tasks.settings import Settings
 from neblina.tasks.verbs import verbs
@@ -52,8 +52,8 @@ class Order:
         kinds = {**own_kinds(self.verb), **SHARED, **_OPENING, PICK: int}
         for name, value in self.arguments.items():
             kind = kinds[choose(f"setting of {self.verb}", name, kinds)]
-            if value is not None and not _fits(value, kind):
-                raise SettingError(f"{name} of {self.verb} is {_words(kind)}, not {value!r}")
+            if value is not None:
+                check_kind(f"{name} of {self.verb}", value, kind)
         for name, parameter in inspect.signature(verb).parameters.items():
             wanted = name in own_kinds(self.verb) and parameter.default is inspect.Parameter.empty
             if wanted and self.arguments.get(name) is None:
@@ -79,34 +79,3 @@ _SETTINGS = get_type_hints(Settings, localns={"Model": str, "Classifier": str})
 SHARED = {name: kind for name, kind in _SETTINGS.items() if name not in WATCHED}
 _LOAD = get_type_hints(load)
 _OPENING = {name: _LOAD[name] for name in OPENING}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of a kind."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return any(_fits(value, part) for part in parts)
-    if origin is tuple:
-        return isinstance(value, list) and len(value) == len(parts) and all(map(_fits, value, parts))
-    if origin in (list, Sequence):
-        return isinstance(value, list) and all(_fits(part, parts[0]) for part in value)
-    if origin is Mapping:
-        return isinstance(value, Mapping)
-    if kind in (int, float):  # true and false are numbers to Python alone
-        return isinstance(value, int | kind) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _words(kind: Any) -> str:
-    """A kind as a sentence says it."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        shown = (_words(part) for part in parts if part not in (NoneType, Path))
-        return " or ".join(dict.fromkeys(shown))
-    if origin is tuple:
-        return f"a list of {' and '.join(_words(part) for part in parts)}"
-    if origin in (list, Sequence):
-        return f"a list, each part {_words(parts[0])}"
-    if origin is Mapping:
-        return "names with values"
-    return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[kind]

@@ -6,7 +6,7 @@ A verb takes a model, the settings of sampling and its own arguments, all JSON v
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +20,7 @@ from neblina.tasks.model import Model, opened_photo
 from neblina.tasks.photos import Photo, resize
 
 Settings = Mapping[str, Any]
-Prompt = str | list[str] | None
+Prompt = str | Sequence[str] | None
 verbs: Registry[Callable[..., Tensor]] = Registry("verb")
 FILES = ("photo", "mask", "depth", "start")  # arguments that are paths of pictures
 _SIZE = re.compile(r"(\d+)x(\d+)")
