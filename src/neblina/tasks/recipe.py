@@ -121,9 +121,9 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
         settled["strength"] = STRENGTH
     elif verb == "upscale" and model.bundle.small is not None:
         settled["noise_level"] = NOISE_LEVEL
-    settled = {name: value for name, value in settled.items() if value not in (None, "", inspect.Parameter.empty)}
+    settled = {name: value for name, value in settled.items() if value not in (None, "", {}, inspect.Parameter.empty)}
     own = {name: value for name, value in given.items() if name not in ("omega", "settings")}  # held above
-    return {**settled, **own, "grid": grid if isinstance(grid, str) else None}
+    return {**own, **settled, **own, "grid": grid if isinstance(grid, str) else None}  # what was asked stands first
 
 
 def _is_undone(model: Model, asked: Settings) -> bool:
