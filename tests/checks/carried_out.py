@@ -79,7 +79,11 @@ def _asked(order: Order) -> Outcome:
             return Outcome("refused", str(error).replace(str(Path(order.model).parent), "…"))
         except Reached:
             pass
-    spoken = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
+    spoken = [
+        str(one.message).replace(str(Path(order.model).parent), "…")
+        for one in said
+        if issubclass(one.category, UserWarning)
+    ]
     return Outcome(SAID, spoken[0]) if spoken else Outcome("slipped")
 
 

@@ -110,12 +110,13 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
     if codec is None and pipeline.codec is not None:
         check_classes(folder, index, pipeline, [pipeline.codec])
     opening = mixing(folder, index, opening)
+    net = _read_network(folder, pipeline, opening)
     if codec is None and pipeline.codec is not None:
         codec = _read_codec(folder, pipeline, opening)
     parts = Parts(
         pipeline,
         {name: index[name] for name in pipeline.settings if name in index},
-        _read_network(folder, pipeline, opening),
+        net,
         None if codec is None else codec_in(pipeline, codec),
         read_texts(folder, pipeline, index, opening),
         _small(folder, index),
