@@ -10,6 +10,7 @@ import torch
 from oracle import LONG, bert_tokenizer, clip, opened
 from torch import Tensor
 
+from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError
 from neblina.encoders.families import SDXL, SDXL_REFINER, STABLE_DIFFUSION, Framing, encode_prompts
 from neblina.encoders.prompts import Piece, PromptCut, pieces_of
@@ -134,17 +135,35 @@ def test_two_pieces_are_each_read_alone(encoder: TextEncoder) -> None:
     assert (both - alone).abs().max() <= 1e-5
 
 
-def test_all_of_a_batch_are_as_long_as_the_longest(encoder: TextEncoder, projected: TextEncoder) -> None:
+def test_a_prompt_in_pieces_makes_no_other_longer(encoder: TextEncoder, projected: TextEncoder) -> None:
+    """Taken by itself, each is what it is when nothing else is encoded."""
     prompts = ["a cat", "red " * 160, "red " * 80]
-    both = encode_prompts(SDXL, [encoder, projected], prompts, "ugly", long="chunk", framing=FRAMING)
+    settings: dict[str, Any] = {"long": "chunk", "framing": FRAMING}
+    together = encode_prompts(SDXL, [encoder, projected], prompts, "ugly", **settings)
+    assert together.lengths is not None
+    assert together.lengths.tolist() == [77, 3 * 77, 2 * 77]
+    assert together.unsaid is not None
+    assert together.structure == together.unsaid.structure
+    wants = Wants(text=32, pooled=16, sizes=6)
+    with pytest.raises(SettingError, match="of several lengths"):
+        wants.check(together)
+    for row, prompt in enumerate(prompts):
+        taken, alone = (
+            together.take(torch.tensor([row])),
+            encode_prompts(SDXL, [encoder, projected], [prompt], "ugly", **settings),
+        )
+        wants.check(taken)
+        for one, other in ((taken, alone), (taken.unsaid, alone.unsaid)):
+            assert one is not None
+            assert other is not None
+            assert one.lengths is None
+            assert one.structure == other.structure
+            assert all((value - other.given[name]).abs().max() <= 1e-5 for name, value in one.given.items())
+    both = together.take(torch.tensor([2, 0]))
+    assert both.lengths is not None
+    assert both.lengths.tolist() == [2 * 77, 77]
     assert both.text is not None
-    assert both.text.shape == (3, 3 * 77, 32)
-    assert both.unsaid is not None
-    assert both.structure == both.unsaid.structure
-    short = encode_prompts(SDXL, [encoder, projected], ["a cat", ""], "ugly", framing=FRAMING)
-    assert short.text is not None
-    expected = torch.cat([short.text[0], short.text[1], short.text[1]])
-    assert (both.text[0] - expected).abs().max() <= 1e-5
+    assert both.text.shape == (2, 2 * 77, 32)
 
 
 def test_a_long_negative_prompt_lengthens_the_prompt(encoder: TextEncoder) -> None:

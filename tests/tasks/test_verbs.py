@@ -17,6 +17,7 @@ import neblina
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.schedulers import Sampling
 from neblina.core.errors import DataError, MemoryShortage, SettingError
+from neblina.data.pictures import to_uint8
 from neblina.nets.unet import UNet
 from neblina.tasks.model import Model
 from neblina.tasks.photos import read_photo, resize
@@ -510,6 +511,31 @@ def test_a_prompt_that_is_no_text_is_refused(latent: Callable[[str], Model]) -> 
     for asked in ({"prompt": "a \udcff cat"}, {"prompt": "a cat", "negative": "\udcff", "guidance": 3.0}):
         with pytest.raises(SettingError, match=r"is '\\udcff', no letter; write it in UTF-8"):
             latent("sd1").generate(**asked)  # type: ignore[arg-type]
+
+
+LONG = "a very long prompt about a small red boat on the sea, with many other boats, " * 9
+
+
+@pytest.mark.parametrize("verb", ["generate", "edit", "inpaint", "upscale", "told"])
+def test_picture_k_is_of_its_own_prompt_whatever_the_others_are(verb: str, latent: Callable[[str], Model]) -> None:
+    """A prompt in several pieces beside short ones makes them no longer, nor does what another goes away from."""
+    model = latent("upscaler" if verb == "told" else "sd1")
+
+    def made(prompts: list[str], negatives: list[str], **numbers: int) -> Tensor:
+        asked: dict[str, Any] = {"negative": negatives, "long_prompt": "chunk", "guidance": 4.0, **QUICK, **numbers}
+        if verb == "generate":
+            return to_uint8(model.generate(prompts, **asked))
+        if verb == "inpaint":
+            return model.inpaint(photo(13, 16), box(13, 16), prompts, **asked)
+        if verb == "upscale":
+            return model.upscale(photo(8, 8), prompts, strength=0.7, **asked)
+        return getattr(model, "edit" if verb == "edit" else "upscale")(photo(8, 8), prompts, **asked)
+
+    prompts, negatives = ["a cat", LONG, "a dog", "a boat"], ["", "the sea", LONG, "a house"]
+    together = made(prompts, negatives)
+    for number, (prompt, negative) in enumerate(zip(prompts, negatives, strict=True)):
+        assert close(together[number], made([prompt], [negative], offset=number)[0])
+    assert close(made(prompts, negatives, batch=1), together)
 
 
 @pytest.mark.parametrize("verb", ["generate", "edit", "inpaint", "outpaint", "upscale"])

@@ -23,6 +23,8 @@ class Condition:
             was cut and where it was cut, shape (B, N).
         spatial: maps joined to the noisy batch by channels (masks, masked or small pictures, depths, semantic maps),
             shape (B, C, H, W) with the batch's own H and W.
+        lengths: of texts of several lengths, how many vectors each has, shape (B,), int64; the others behind them are
+            nothing, and a network is given texts of one length (`take`). None where all are as long as `text` is.
         unsaid: the condition of guidance's other branch, such as that of a negative prompt; None for this one with
             the null label.
     """
@@ -32,6 +34,7 @@ class Condition:
     pooled: Tensor | None = None
     sizes: Tensor | None = None
     spatial: Tensor | None = None
+    lengths: Tensor | None = None
     unsaid: "Condition | None" = None
 
     @property
@@ -46,9 +49,13 @@ class Condition:
         return tuple((name, tuple(value.shape[1:])) for name, value in self.given.items())
 
     def take(self, rows: Tensor) -> "Condition":
-        """The conditions of some rows, in the order given; rows of shape (N,)."""
+        """The conditions of some rows, in the order given, without what is behind the longest text; rows (N,)."""
         taken = {name: value[rows.to(value.device)] for name, value in self.given.items()}
-        return replace(self, **taken, unsaid=None if self.unsaid is None else self.unsaid.take(rows))
+        lengths = None if self.lengths is None else self.lengths[rows.to(self.lengths.device)]
+        if lengths is not None and self.text is not None:
+            taken["text"] = taken["text"][:, : int(lengths.max())]
+            lengths = None if bool((lengths == lengths[0]).all()) else lengths
+        return replace(self, **taken, lengths=lengths, unsaid=None if self.unsaid is None else self.unsaid.take(rows))
 
     def null(self) -> "Condition":
         """The condition of guidance's other branch.
@@ -63,7 +70,7 @@ class Condition:
         return self if self.labels is None else replace(self, labels=torch.full_like(self.labels, NULL_LABEL))
 
 
-_SAID = tuple(field.name for field in fields(Condition) if field.name != "unsaid")
+_SAID = tuple(field.name for field in fields(Condition) if field.name not in ("lengths", "unsaid"))
 
 
 def concatenate(conditions: Sequence[Condition]) -> Condition:
@@ -92,8 +99,10 @@ class Wants:
         """Refuse a condition that does not fit.
 
         Raises:
-            SettingError: saying what is missing, not wanted, or of another width.
+            SettingError: saying what is missing, not wanted, or of another width; texts of several lengths.
         """
+        if condition.lengths is not None:
+            raise SettingError("these texts are of several lengths: take those of one length at a time")
         for name, (wanted, what) in {
             "text": (self.text, "text encoded as vectors"),
             "pooled": (self.pooled, "the vector of the whole text"),

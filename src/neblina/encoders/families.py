@@ -125,12 +125,13 @@ def encode_prompts(
         prompts: one a picture; weights as in `weights`.
         negative: what is not wanted: one for all, one a picture, or None for the empty prompt.
         long: what happens to a prompt that is longer than the encoder's window: "refuse", "chunk" or "cut". In pieces,
-            every prompt of the batch and what it goes away from are as long as the longest.
+            a prompt and what it goes away from are as long as the longer of the two, whatever else is in the batch.
         clip_skip: how many layers to skip beyond the family's own.
         framing: what the model is told of the picture, for a family that reads it.
         unsaid_framing: the same for guidance's other branch; None for `framing`, with a low aesthetic score.
     Returns:
-        The condition, `unsaid` and all: text (B, L, D) with L a multiple of the window, pooled (B, P), sizes (B, N).
+        The condition, `unsaid` and all: text (B, L, D) with L a multiple of the window, pooled (B, P), sizes (B, N);
+        and lengths (B,) where prompts are in different numbers of pieces, with zeros behind the shorter.
     Raises:
         SettingError: a prompt that is too long or cannot be parsed, or a setting that is out of range.
         CheckpointError: the encoders are not those of the family.
@@ -161,16 +162,13 @@ def encode_prompts(
         }
         for encoder in encoders
     ]
-    count = max(len(pieces) for each in cut for pieces in each.values())
-    said, unsaid = (
-        [
-            _read(family, encoder, each, texts, count, family.skipped + skip)
-            for encoder, each in zip(encoders, cut, strict=True)
-        ]
+    counts = [max(len(each[text]) for each in cut for text in pair) for pair in zip(prompts, negatives, strict=True)]
+    (text, pooled), (unsaid_text, unsaid_pooled) = (
+        _each(family, encoders, cut, texts, counts, family.skipped + skip)
         for texts, skip in ((prompts, clip_skip), (negatives, 0))
     )
-    text, pooled = _side_by_side(said), said[-1][1] if family.pooled else None
-    unsaid_text, unsaid_pooled = _side_by_side(unsaid), unsaid[-1][1] if family.pooled else None
+    one_piece = text.shape[1] // max(counts)
+    lengths = None if len(set(counts)) == 1 else torch.tensor(counts) * one_piece
     if family.zero_unsaid and negative is None:
         unsaid_text = torch.zeros_like(text)
         unsaid_pooled = None if pooled is None else torch.zeros_like(pooled)
@@ -179,8 +177,12 @@ def encode_prompts(
         text=text,
         pooled=pooled,
         sizes=None if sizes is None else sizes.to(device),
+        lengths=lengths,
         unsaid=Condition(
-            text=unsaid_text, pooled=unsaid_pooled, sizes=None if unsaid_sizes is None else unsaid_sizes.to(device)
+            text=unsaid_text,
+            pooled=unsaid_pooled,
+            sizes=None if unsaid_sizes is None else unsaid_sizes.to(device),
+            lengths=lengths,
         ),
     )
 
@@ -202,6 +204,30 @@ def _window(family: Family, encoder: TextEncoder) -> int:
 
 def _side_by_side(read: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
     return torch.cat([text.to(read[-1][0]) for text, _ in read], dim=-1)
+
+
+def _each(
+    family: Family,
+    encoders: Sequence[TextEncoder],
+    cut: Sequence[Mapping[str, Sequence[Piece]]],
+    texts: Sequence[str],
+    counts: Sequence[int],
+    skip: int,
+) -> tuple[Tensor, Tensor | None]:
+    """The vectors of texts, each in its own number of pieces and zeros behind them, and of the whole texts."""
+    rows: dict[int, Tensor] = {}
+    pooled: dict[int, Tensor] = {}
+    for count in dict.fromkeys(counts):
+        places = [place for place, own in enumerate(counts) if own == count]
+        read = [
+            _read(family, encoder, each, [texts[place] for place in places], count, skip)
+            for encoder, each in zip(encoders, cut, strict=True)
+        ]
+        rows |= zip(places, _side_by_side(read), strict=True)
+        whole = read[-1][1] if family.pooled else None
+        pooled |= {} if whole is None else zip(places, whole, strict=True)
+    text = torch.nn.utils.rnn.pad_sequence([rows[place] for place in range(len(texts))], batch_first=True)
+    return text, torch.stack([pooled[place] for place in range(len(texts))]) if pooled else None
 
 
 def _read(

@@ -397,6 +397,7 @@ def _up(side: int, multiple: int) -> int:
     return max(multiple, -(-side // multiple) * multiple)
 
 
+@within_memory()
 def load(
     model: str | Path,
     *,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -136,9 +136,8 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
     if settings.on_begin is not None:
         each = way.evaluations(work.stretch.t_start, work.stretch.t_end)
         settings.on_begin(None if each is None else work.count * each)
-    parts = []
-    for place in range(0, work.count, batch):
-        numbers = range(place, min(place + batch, work.count))
+    made: dict[int, Tensor] = {}
+    for numbers in _batches(work, batch):
         stretch, own, guided = work.stretch, dict(way.settings), guiding
         if stretch.start is not None:
             stretch = replace(stretch, start=_rows(stretch.start, numbers))
@@ -148,7 +147,8 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
                 own |= {"known": data, "mask": 1 - free}
             else:
                 guided = replace(guided, known=(data, free))
-        parts.append(
+        made |= zip(
+            numbers,
             generate(
                 bundle.denoiser(),
                 work.shape,
@@ -165,9 +165,10 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
                 settings=own,
                 on_step=settings.on_step,
                 cancelled=settings.cancelled,
-            ).cpu()
+            ).cpu(),
+            strict=True,
         )
-    return torch.cat(parts)
+    return torch.stack([made[number] for number in range(work.count)])
 
 
 def guidance_of(bundle: Bundle, condition: Condition, settings: Settings) -> GuidanceSettings:
@@ -214,12 +215,21 @@ def other_classes(what: str, its: Sequence[str], wanted: Sequence[str]) -> str:
     return f"the {what} knows other classes ({shown(its)}) than the model ({shown(wanted)})"
 
 
-def _rows(values: Tensor, numbers: range) -> Tensor:
+def _batches(work: Work, most: int) -> Iterator[list[int]]:
+    """Numbers of the pictures that are made together: at most so many, and of texts of one length."""
+    lengths = work.condition.lengths
+    of_each = [0] * work.count if lengths is None else lengths.tolist()
+    for length in dict.fromkeys(of_each):
+        alike = [number for number, own in enumerate(of_each) if own == length]
+        yield from (alike[place : place + most] for place in range(0, len(alike), most))
+
+
+def _rows(values: Tensor, numbers: Sequence[int]) -> Tensor:
     """Entries of some pictures, where there is one for each or one for all."""
-    return values.expand(len(numbers), *values.shape[1:]) if len(values) == 1 else values[numbers.start : numbers.stop]
+    return values.expand(len(numbers), *values.shape[1:]) if len(values) == 1 else values[list(numbers)]
 
 
-def _conditions(condition: Condition, numbers: range) -> Condition:
+def _conditions(condition: Condition, numbers: Sequence[int]) -> Condition:
     given = condition.given
     alone = not given or len(next(iter(given.values()))) == 1
     return condition.take(torch.zeros(len(numbers), dtype=torch.int64) if alone else torch.tensor(list(numbers)))

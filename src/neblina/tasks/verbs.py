@@ -164,6 +164,7 @@ def _photo(model: Model, photo: str, size: str | None, background: str | None) -
     """
     opened = opened_photo(photo, background=background)
     if size is not None:
+        model.check_area(read_size(size))
         return resize(opened, read_size(size))
     _, height, width = model.shape
     (tall, wide), share = opened.size, (height * width / (opened.size[0] * opened.size[1])) ** 0.5
