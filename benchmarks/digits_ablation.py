@@ -14,8 +14,8 @@ from peers import machine
 
 from neblina.data.pictures import split
 from neblina.data.sources import open_pictures
+from neblina.tasks.loading import load
 from neblina.tasks.measure import measure
-from neblina.tasks.model import load
 from neblina.training.recipe import load_recipe
 from neblina.training.run import train
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from neblina.data.pictures import to_uint8
 from neblina.tasks.classifier import load_classifier
+from neblina.tasks.loading import load
 from neblina.tasks.measure import measure
-from neblina.tasks.model import Model, load
+from neblina.tasks.model import Model
 from neblina.tasks.plots import Row, plot_rows
 
 STEPS = 25

@@ -33,7 +33,7 @@ from neblina.processes.tables import Linear
 from neblina.samplers import samplers
 from neblina.samplers.drive import sample
 from neblina.tasks.inverse import restore
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 from neblina.tasks.plots import Row, plot_rows
 
 NOISE = 0.05

@@ -23,7 +23,8 @@ from neblina.data.sources import open_pictures
 from neblina.evaluation.bits import SCALE_BITS, dequantised
 from neblina.evaluation.likelihood import How
 from neblina.tasks.evaluate import evaluate
-from neblina.tasks.model import Model, load
+from neblina.tasks.loading import load
+from neblina.tasks.model import Model
 from neblina.training.recipe import load_recipe
 from neblina.training.run import train
 from neblina.training.trainer import Trainer

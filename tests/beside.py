@@ -16,7 +16,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from neblina.core.noise import SampleNoise
-from neblina.tasks.model import Model, load
+from neblina.tasks.loading import load
+from neblina.tasks.model import Model
 from neblina.tasks.photos import Photo, to_network
 
 SEED = 5

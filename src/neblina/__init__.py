@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from neblina.version import __version__
 
 if TYPE_CHECKING:
-    from neblina.tasks.model import Model, load
+    from neblina.tasks.loading import load
+    from neblina.tasks.model import Model
 
 __all__ = ["Model", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name in ("Model", "load"):
-        from neblina.tasks import model
+        from neblina.tasks import loading, model
 
-        return getattr(model, name)
+        return loading.load if name == "load" else model.Model
     raise AttributeError(f"module 'neblina' has no attribute {name!r}")

@@ -15,7 +15,7 @@ from test_single_file import small
 from neblina.core.errors import CheckpointError, SettingError
 from neblina.core.shards import Filing, bytes_of
 from neblina.tasks.convert import convert
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 
 PROMPT = "a red boat"
 

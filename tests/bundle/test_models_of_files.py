@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from test_single_file import small
 
 from neblina.core.errors import CheckpointError, SettingError
-from neblina.tasks.model import Model, load
+from neblina.tasks.loading import load
+from neblina.tasks.model import Model
 
 PROMPT = "a red boat"
 

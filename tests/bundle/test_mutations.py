@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from pipelines import sd1
 
 from neblina.core.errors import NeblinaError
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 
 PROMPTS, NEGATIVE = ["A red boat!", "the small cat, on the sea, and a very long boat " * 2], "a boat"
 

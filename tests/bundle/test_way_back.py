@@ -36,7 +36,8 @@ from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from neblina.core.errors import CheckpointError
 from neblina.tasks.inpaint import Mask
-from neblina.tasks.model import Model, load
+from neblina.tasks.loading import load
+from neblina.tasks.model import Model
 
 PROMPT = "a red boat"
 Theirs = Callable[[Any], Any]

@@ -14,7 +14,7 @@ from neblina.codecs.kl import KLCodec
 from neblina.core.errors import DivergenceError
 from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from neblina.tasks.checks.latents import LARGEST, measure
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 
 
 def small(**settings: Any) -> AutoencoderKL:

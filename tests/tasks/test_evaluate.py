@@ -17,7 +17,8 @@ from neblina.evaluation.likelihood import How
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.tasks.evaluate import evaluate
 from neblina.tasks.held import open_held
-from neblina.tasks.model import Model, load
+from neblina.tasks.loading import load
+from neblina.tasks.model import Model
 from neblina.tasks.train import train_recipe
 from neblina.training.recipe import load_recipe
 

@@ -23,7 +23,8 @@ from neblina.core.noise import SampleNoise
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.processes.foreign import make_walk
 from neblina.processes.schedules import make_schedule
-from neblina.tasks.model import Model, load
+from neblina.tasks.loading import load
+from neblina.tasks.model import Model
 
 V = {"prediction_type": "v_prediction"}
 SCHEDULERS: list[tuple[str, dict[str, Any]]] = [

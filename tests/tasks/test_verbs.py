@@ -22,6 +22,7 @@ from neblina.nets.unet import UNet
 from neblina.tasks.model import Model
 from neblina.tasks.photos import read_photo, resize
 from neblina.tasks.settings import Noticed
+from neblina.tasks.sizes import check_area
 
 CPU = torch.device("cpu")
 QUICK = {"steps": 3, "seed": 5}
@@ -479,9 +480,9 @@ def test_what_is_far_too_large_is_refused_at_once(name: str, latent: Callable[[s
 def test_a_models_own_pictures_and_sixty_four_times_as_many_pixels_are_not_too_large(pixels: Model) -> None:
     net = pixels.bundle.net
     large = Model(replace(pixels.bundle, net=UNet(replace(net.config, sample_size=1024))), CPU)  # type: ignore[arg-type]
-    large.check_area((8192, 8192))
+    check_area(large.bundle, (8192, 8192))
     with pytest.raises(SettingError, match=r"8192x8193 is .* million pixels"):
-        large.check_area((8193, 8192))
+        check_area(large.bundle, (8193, 8192))
 
 
 @pytest.mark.parametrize(

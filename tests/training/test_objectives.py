@@ -17,7 +17,7 @@ from neblina.core.conditions import Condition
 from neblina.core.errors import CheckpointError, Interrupted, SettingError
 from neblina.objectives.importance import HISTORY
 from neblina.processes.gaussian import GaussianProcess, Learned
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint
 from neblina.training.recipe import Recipe, build_recipe
 from neblina.training.run import Report, train

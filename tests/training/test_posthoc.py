@@ -16,7 +16,7 @@ from neblina.bundle.folder import save_bundle
 from neblina.core.errors import CheckpointError, Interrupted, SettingError
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.tasks.average import average
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 from neblina.training.posthoc import (
     LENGTHS,
     PowerAverages,

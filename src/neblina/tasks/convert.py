@@ -6,7 +6,7 @@ from typing import Any
 
 from neblina.core.errors import CheckpointError
 from neblina.core.shards import Filing, bytes_of
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from neblina.data.sheets import save_sheet
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import make_schedule
 from neblina.samplers.drive import Step
+from neblina.tasks.loading import load
 from neblina.tasks.measure import Measured, measure
-from neblina.tasks.model import Model, load
+from neblina.tasks.model import Model
 from neblina.tasks.plots import Row, plot_rows
 from neblina.tasks.train import open_recipe_pictures, train_recipe
 from neblina.training.examples import draw_examples, read_batch

@@ -6,7 +6,7 @@ from typing import Any
 
 from neblina.core.errors import DataError
 from neblina.tasks.foreign_parameters import read_foreign
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 from neblina.tasks.provenance import read_provenance
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")

@@ -10,8 +10,9 @@ from neblina.core.errors import SettingError
 from neblina.core.launch import is_main_process, world_size
 from neblina.evaluation.likelihood import How, OnProgress
 from neblina.tasks.held import open_held
+from neblina.tasks.loading import load
 from neblina.tasks.metrics import Result, metrics
-from neblina.tasks.model import Model, load
+from neblina.tasks.model import Model
 
 
 @dataclass(frozen=True)

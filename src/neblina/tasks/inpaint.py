@@ -28,6 +28,7 @@ from neblina.tasks.photos import Photo, fit, to_pixels
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.seams import paste_seamlessly
 from neblina.tasks.settings import Settings
+from neblina.tasks.sizes import check_area
 
 if TYPE_CHECKING:
     from neblina.tasks.model import Model
@@ -99,7 +100,9 @@ def outpaint(
         prompt, labels, settings: as in `inpaint`.
     """
     around = [(margins.top, margins.bottom), (margins.left, margins.right)]
-    model.check_area((photo.size[0] + margins.top + margins.bottom, photo.size[1] + margins.left + margins.right))
+    check_area(
+        model.bundle, (photo.size[0] + margins.top + margins.bottom, photo.size[1] + margins.left + margins.right)
+    )
     # the network sees the picture go on rather than end
     canvas = np.pad(photo.pixels, [*around, (0, 0)], mode="symmetric")
     values = np.pad(np.zeros(photo.size, np.float32), around, constant_values=1.0)

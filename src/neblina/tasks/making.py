@@ -13,7 +13,8 @@ from neblina.core.errors import SettingError
 from neblina.samplers.drive import OnStep
 from neblina.tasks.asked import how_many
 from neblina.tasks.classifier import load_classifier
-from neblina.tasks.model import Model, load
+from neblina.tasks.loading import load
+from neblina.tasks.model import Model
 from neblina.tasks.order import OPENING, PICK, SHARED, Order, own_kinds
 from neblina.tasks.provenance import Provenance
 from neblina.tasks.recipe import Made, alone, recipe, together

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,10 @@ import torch
 from torch import Tensor
 
 from neblina.bundle.bundle import Bundle
-from neblina.bundle.components import Opening
 from neblina.bundle.folder import save_bundle
 from neblina.bundle.lora.fuse import Fused, fuse
 from neblina.bundle.lora.read import read_lora
-from neblina.bundle.opening import open_bundle
-from neblina.core.devices import pick_device
-from neblina.core.errors import SettingError, choose
+from neblina.core.errors import SettingError
 from neblina.core.kinds import checked
 from neblina.core.memory import within_memory
 from neblina.core.shards import Filing
@@ -28,17 +23,16 @@ from neblina.samplers.generate import Stretch
 from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
 from neblina.tasks.decoding import Given
 from neblina.tasks.edit import edit
+from neblina.tasks.handed import notice, opened_photo
 from neblina.tasks.inpaint import Margins, inpaint, outpaint
 from neblina.tasks.masks import Mask, read_mask, thinness
-from neblina.tasks.photos import Photo, read_photo, to_network
+from neblina.tasks.photos import Photo, to_network
 from neblina.tasks.sampling import Work, route_of, sampled
-from neblina.tasks.settings import Noticed, settings_of
+from neblina.tasks.settings import settings_of
+from neblina.tasks.sizes import latent_shape
 from neblina.tasks.upscale import upscale
 
-_LARGER = 64  # times the area that a model was trained on: its subject would be there as often
-_ALWAYS = 2048  # side of a square that any model is asked for
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes grey of colour
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -90,34 +84,7 @@ class Model:
         Raises:
             SettingError: a size that the codec or the network cannot make.
         """
-        if size is None:
-            return self.bundle.latent_shape
-        self.check_area(size)
-        factor = self.bundle.codec.factor
-        if any(side < factor or side % factor for side in size):
-            near = " or ".join(f"{to(size[1], factor)}x{to(size[0], factor)}" for to in (_down, _up))
-            raise SettingError(
-                f"a latent of this model is {factor} pixels wide, and {size[1]}x{size[0]} is no multiple of that; "
-                f"take {near}"
-            )
-        height, width = size[0] // factor, size[1] // factor
-        self.bundle.net.config.check_size(height, width)
-        return self.bundle.channels, height, width
-
-    def check_area(self, size: tuple[int, int]) -> None:
-        """Refuse pictures so large that making them would run out of memory, or take for ever.
-
-        Raises:
-            SettingError: saying the largest.
-        """
-        own = self.bundle.net.config.sample_size or 0
-        height, width = (own, own) if isinstance(own, int) else own
-        most = max(_LARGER * height * width * self.bundle.codec.factor**2, _ALWAYS**2)
-        if size[0] * size[1] > most:
-            raise SettingError(
-                f"{size[1]}x{size[0]} is {size[0] * size[1] / 1e6:.3f} million pixels, and this model makes at most "
-                f"{most / 1e6:.3f} million, such as {isqrt(most)}x{isqrt(most)}: make less"
-            )
+        return latent_shape(self.bundle, size)
 
     @checked
     @within_memory()
@@ -250,7 +217,7 @@ class Model:
         opened = opened_photo(photo)
         area = mask if isinstance(mask, Mask) else read_mask(mask, opened.size)
         thin = thinness(area.values, self.bundle.codec.factor)
-        _notice(area.path, (*area.changes, *([] if thin is None else [thin])))
+        notice(area.path, (*area.changes, *([] if thin is None else [thin])))
         return inpaint(self, opened, area, prompt, strength=strength, soften=soften, labels=labels, settings=asked)
 
     @checked
@@ -369,67 +336,3 @@ class Model:
                 f"pictures to start from are {count} or 1 of shape {shape}, not of shape {tuple(start.shape)}"
             )
         return self.encoded(pictures.float())
-
-
-def opened_photo(given: Given | Photo, *, background: str | None = None) -> Photo:
-    """A photo of whatever was handed over; what reading did to its pixels is said in a warning (`Noticed`).
-
-    Raises:
-        DataError, SettingError: as `read_photo`.
-    """
-    if isinstance(given, Photo):
-        return given
-    photo = read_photo(given, background=background)
-    _notice(photo.path, photo.changes)
-    return photo
-
-
-def _notice(path: Path, changes: Sequence[str]) -> None:
-    for change in changes:
-        warnings.warn(Noticed(f"{path}: {change}"), stacklevel=3)
-
-
-def _down(side: int, multiple: int) -> int:
-    return max(multiple, side // multiple * multiple)
-
-
-def _up(side: int, multiple: int) -> int:
-    return max(multiple, -(-side // multiple) * multiple)
-
-
-@within_memory()
-def load(
-    model: str | Path,
-    *,
-    device: str | None = None,
-    dtype: str = "fp32",
-    revision: str | None = None,
-    variant: str | None = None,
-    prediction: str | None = None,
-    ema: bool = False,
-    tokenizer: str | Path | None = None,
-    vae: str | Path | None = None,
-    loras: Sequence[tuple[str | Path, float]] = (),
-) -> Model:
-    """Open a model: a folder, ours or one that diffusers wrote, a single file, or a hub id, which is downloaded.
-
-    Args:
-        model: where it is.
-        device: "cpu", "cuda", …; None for a GPU if there is one.
-        dtype: fp32, bf16 or fp16: of the networks' weights and arithmetic. Posteriors stay float32.
-        revision: branch, tag or commit of a hub id.
-        variant: of the weight files, such as fp16.
-        prediction, ema, tokenizer, vae: as in `bundle.opening.open_bundle`.
-        loras: LoRA files and how much of each is added to the weights.
-    Raises:
-        CheckpointError: a file is missing, cut short, or does not fit.
-        SettingError: an unknown dtype, device or configuration field.
-    """
-    opening = Opening(variant, _DTYPES[choose("dtype", dtype, _DTYPES)], pick_device(device))
-    bundle = open_bundle(
-        model, opening, revision=revision, prediction=prediction, ema=ema, tokenizer=tokenizer, vae=vae
-    )
-    opened = Model(bundle, torch.device(opening.device))
-    if loras:
-        opened.add_loras(loras)
-    return opened

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from neblina.core.errors import SettingError, choose
 from neblina.core.kinds import check_kind
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 from neblina.tasks.settings import Settings
 from neblina.tasks.verbs import verbs
 

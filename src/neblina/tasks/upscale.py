@@ -27,6 +27,7 @@ from neblina.tasks.asked import Labels, conditions_of, how_many, joined, refuse_
 from neblina.tasks.photos import Photo, fit, resize
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.settings import Settings
+from neblina.tasks.sizes import check_area
 
 if TYPE_CHECKING:
     from neblina.tasks.model import Model
@@ -61,7 +62,7 @@ def upscale(
     """
     if factor < 2:
         raise SettingError(f"a picture is enlarged by a factor of at least 2, not {factor}")
-    model.check_area((photo.size[0] * factor, photo.size[1] * factor))
+    check_area(model.bundle, (photo.size[0] * factor, photo.size[1] * factor))
     refuse_untold(model.bundle, "upscale")
     if model.bundle.pipeline.joined == "low resolution":
         if strength is not None:

@@ -16,8 +16,10 @@ from neblina.core.registry import Registry
 from neblina.data.pictures import to_float, to_uint8
 from neblina.data.sources import open_pictures
 from neblina.tasks.asked import Labels
-from neblina.tasks.model import Model, opened_photo
+from neblina.tasks.handed import opened_photo
+from neblina.tasks.model import Model
 from neblina.tasks.photos import Photo, resize
+from neblina.tasks.sizes import check_area
 
 Settings = Mapping[str, Any]
 Prompt = str | Sequence[str] | None
@@ -164,7 +166,7 @@ def _photo(model: Model, photo: str, size: str | None, background: str | None) -
     """
     opened = opened_photo(photo, background=background)
     if size is not None:
-        model.check_area(read_size(size))
+        check_area(model.bundle, read_size(size))
         return resize(opened, read_size(size))
     _, height, width = model.shape
     (tall, wide), share = opened.size, (height * width / (opened.size[0] * opened.size[1])) ** 0.5

@@ -23,7 +23,7 @@ from diffusers import (
 )
 from pipelines import FAMILIES, dit, pictures, sd1, sd2, sdxl, unconditional_ldm
 
-from neblina.tasks.model import load
+from neblina.tasks.loading import load
 
 PROMPTS = ["a red boat", "the small cat, on the sea!"]
 LONG = "a very long prompt about a small red boat on the sea, with many other boats, " * 9

@@ -18,7 +18,8 @@ from neblina.tasks.checks.findings import NOTE, OK, PROBLEM, Finding, Report
 from neblina.tasks.checks.latents import measure
 from neblina.tasks.checks.opened import look_at_model
 from neblina.tasks.checks.parts import is_component, look_at_part, look_at_parts
-from neblina.tasks.model import Model, load
+from neblina.tasks.loading import load
+from neblina.tasks.model import Model
 
 
 def check(
@@ -37,7 +38,7 @@ def check(
     """Look at a model, one of its parts, or a single file; whatever is wrong is a finding, not an error.
 
     Args:
-        model, device, dtype, revision, variant, prediction, ema, tokenizer, vae, loras: as in `tasks.model.load`.
+        model, device, dtype, revision, variant, prediction, ema, tokenizer, vae, loras: as in `tasks.loading.load`.
     Raises:
         SettingError: an unknown dtype or device.
     """
