@@ -21,7 +21,7 @@ from neblina.core.memory import within_memory
         (tuple[int, int] | None, [(1, 2), [1, 2], None], [(1,), (1.0, 2.0), (1, 2, 3), "12", 5]),
         (str | Sequence[str] | None, ["a", ["a", "b"], ("a",), [], None], [[None], 5, [["a"]]]),
         (int | str | Sequence[int | str], [1, "a", [1, "a"], range(3)], [1.5, [1.5], None]),
-        (Mapping[str, Any], [{}, {"eta": object()}], [{1: 2}, [("eta", 1)]]),
+        (Mapping[str, Any], [{}, {"eta": Ellipsis}], [{1: 2}, [("eta", 1)]]),
         (Callable[[int], bool] | None, [print, None], [5]),
         (torch.Tensor, [torch.zeros(1)], [np.zeros(1), 1.0]),
         (Any, [None, 5], []),
