@@ -8,6 +8,13 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 
+# registered first, so run last: a group that is still there then aborts its process now and then
+_PARTED = """
+import atexit, os
+from torch import distributed
+atexit.register(lambda: os._exit(77) if distributed.is_initialized() else None)
+"""
+
 
 def run_in_two_processes(statements: str, folder: Path, *paths: Path) -> None:
     """Run statements in both, with `folder` as sys.argv[1] and the tests' own modules within reach.
@@ -18,6 +25,7 @@ def run_in_two_processes(statements: str, folder: Path, *paths: Path) -> None:
     script = folder / "run.py"
     script.write_text(
         "import sys; sys.path[:0] = sys.argv[2:]\nimport torch; torch.set_num_threads(1)\n"
+        f"{_PARTED}"
         f"from pathlib import Path\n{statements}"
     )
     places = [str(place) for place in (*paths, TESTS, TESTS / "conformance")]

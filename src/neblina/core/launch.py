@@ -1,5 +1,6 @@
-"""Which of several processes this is; imports nothing, so that a command line can ask."""
+"""Which of several processes this is; imports nothing heavy, so that a command line can ask."""
 
+import atexit
 import os
 
 
@@ -16,3 +17,29 @@ def rank() -> int:
 def is_main_process() -> bool:
     """Whether this is the one that writes files and talks."""
     return rank() == 0
+
+
+def join_processes(*, cpu: bool) -> None:
+    """Meet the other processes, if there are any, and part from them when this one ends.
+
+    A process that ends while the group's threads are alive is aborted by them now and then ("terminate called without
+    an active exception"), and torchrun calls the whole run failed though its work was done.
+
+    Args:
+        cpu: whether they compute on CPUs.
+    """
+    if world_size() == 1:
+        return
+    from accelerate import PartialState  # takes a while
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        atexit.register(_part)
+    PartialState(cpu=cpu)
+
+
+def _part() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

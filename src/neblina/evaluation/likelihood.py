@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import Interrupted, SettingError, choose
-from neblina.core.launch import rank, world_size
+from neblina.core.launch import join_processes, rank, world_size
 from neblina.core.noise import SampleNoise
 from neblina.data.pictures import Pictures
 from neblina.denoisers.denoiser import NetworkDenoiser
@@ -152,10 +152,7 @@ def likelihood(
         Interrupted: on Ctrl-C before the first batch was done; later, what was done is returned.
     """
     measuring = _checked(denoiser, numbers, labels, how)
-    if world_size() > 1:
-        from accelerate import PartialState  # takes a while
-
-        PartialState(cpu=device.type == "cpu")
+    join_processes(cpu=device.type == "cpu")
     batches = [range(start, min(start + how.batch, len(numbers))) for start in range(0, len(numbers), how.batch)]
     mine = batches[rank() :: world_size()]
     done, total = 0, sum(map(len, mine))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neblina.core.atomic import write_file
 from neblina.core.errors import SettingError
-from neblina.core.launch import is_main_process, world_size
+from neblina.core.launch import is_main_process, join_processes, world_size
 from neblina.evaluation.likelihood import How, OnProgress
 from neblina.tasks.held import open_held
 from neblina.tasks.loading import load
@@ -94,5 +94,6 @@ def load_for_evaluation(folder: str | Path, device: str | None) -> Model:
     if world_size() > 1 and device != "cpu":
         from accelerate import PartialState  # takes a while
 
+        join_processes(cpu=False)
         device = str(PartialState().device)
     return load(folder, device=device)

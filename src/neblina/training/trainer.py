@@ -19,7 +19,7 @@ from torch import Tensor
 from neblina.core.conditions import Condition
 from neblina.core.devices import pick_device
 from neblina.core.errors import CheckpointError, DivergenceError, SettingError
-from neblina.core.launch import world_size
+from neblina.core.launch import join_processes, world_size
 from neblina.core.shapes import expand
 from neblina.data.pictures import Pictures, to_uint8
 from neblina.guidance.settings import GuidanceSettings
@@ -47,6 +47,7 @@ class Trainer:
         self.pictures = pictures
         chosen = pick_device(device)
         together = world_size() > 1
+        join_processes(cpu=chosen.type == "cpu")
         self.accelerator = Accelerator(cpu=together and chosen.type == "cpu", mixed_precision="no")
         # under torchrun every process has a device of its own
         self.device = self.accelerator.device if together else chosen
