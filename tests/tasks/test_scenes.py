@@ -124,7 +124,7 @@ def test_a_background_is_a_prompt_or_fields_or_nothing() -> None:
 def test_classes_are_numbers_or_names() -> None:
     scene = scene_of({"size": [8, 8], "background": {"label": 10}, "elements": [{"label": "cat", "box": [0, 0, 1, 1]}]})
     assert (scene.background.label, scene.elements[0].label, scene.elements[0].prompt) == (10, "cat", None)
-    assert scene.elements[0].name == "element 1 (label cat)"
+    assert scene.elements[0].name == "element 1 (label 'cat')"
 
 
 def test_a_feathered_place_falls_inwards_with_the_distance_to_its_border_and_stays_0_outside() -> None:
