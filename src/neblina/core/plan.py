@@ -7,14 +7,16 @@ are deduplicated and answered together, one call per group of leaves that can sh
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from neblina.core.conditions import Condition, concatenate
+from neblina.core.errors import SettingError
 from neblina.core.posterior import Posterior, join, split
+from neblina.core.windows import Window
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,22 @@ class Query:
         x: noisy batch, shape (B, *).
         t: time of each sample in [0, 1], shape (B,), float64 on the CPU; 0 is data, 1 is noise.
         rows: whose condition each entry uses, shape (B,); None says entry i uses condition i.
+        window: which part of a canvas x is, so that conditions which are maps of the canvas are cut too; None for all.
     """
 
     x: Tensor
     t: Tensor
     rows: Tensor | None = None
+    window: Window | None = None
+    _cuts: dict[Window, "Query"] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def cut(self, window: Window) -> "Query":
+        """The query of a part of x; who asks about the same part of the same query is given the same tensors."""
+        if window not in self._cuts:
+            if self.window is not None:
+                raise SettingError("windows of windows: cut the canvas once")
+            self._cuts[window] = replace(self, x=window.of(self.x), window=window)
+        return self._cuts[window]
 
 
 class Denoiser(Protocol):
@@ -48,7 +61,7 @@ class Leaf:
         t: times, shape (B,).
         condition: conditions of the B samples, or those that `rows` picks from.
         needs_grad: whether the answer is differentiated with respect to x.
-        rows: whose condition each entry uses, as in `Query`; kept apart, so that leaves that pick alike are alike.
+        rows, window: as in `Query`; kept apart from the condition, so that leaves that pick alike are alike.
     """
 
     denoiser: Denoiser
@@ -57,11 +70,13 @@ class Leaf:
     condition: Condition
     needs_grad: bool = False
     rows: Tensor | None = None
+    window: Window | None = None
 
     @property
     def given(self) -> Condition:
-        """The condition of each of the B samples."""
-        return self.condition if self.rows is None else self.condition.take(self.rows)
+        """The condition of each of the B samples, of the part of the canvas that x is."""
+        own = self.condition if self.rows is None else self.condition.take(self.rows)
+        return own if self.window is None else own.cut(self.window)
 
     @property
     def group(self) -> tuple[object, ...]:
@@ -84,6 +99,7 @@ class Leaf:
             id(self.x),
             id(self.t),
             given,
+            None if self.condition.spatial is None else self.window,
             None if not given or self.rows is None else id(self.rows),
             self.needs_grad,
         )
@@ -97,7 +113,8 @@ def conditional(denoiser: Denoiser, condition: Condition) -> Plan:
     """The plan of one network under one condition: ask it."""
 
     def plan(query: Query) -> tuple[list[Leaf], Combine]:
-        return [Leaf(denoiser, query.x, query.t, condition, rows=query.rows)], lambda posteriors: posteriors[0]
+        leaf = Leaf(denoiser, query.x, query.t, condition, rows=query.rows, window=query.window)
+        return [leaf], lambda posteriors: posteriors[0]
 
     return plan
 
