@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from neblina.core.appetite import Appetite
 from neblina.core.conditions import Condition, concatenate
 from neblina.core.errors import SettingError
 from neblina.core.posterior import Posterior, join, split
@@ -119,13 +120,15 @@ def conditional(denoiser: Denoiser, condition: Condition) -> Plan:
     return plan
 
 
-def answer(questions: Sequence[tuple[Plan, Query]], *, max_batch: int | None = None) -> list[Posterior | Exception]:
+def answer(
+    questions: Sequence[tuple[Plan, Query]], *, max_batch: int | Appetite | None = None
+) -> list[Posterior | Exception]:
     """Answer many queries with one network call per group of leaves.
 
     Args:
         questions: the plans with their queries; they may come from unrelated samplers at different times.
-        max_batch: most samples in one network call; None leaves it to the memory: a call that runs out of it is
-            halved and made again.
+        max_batch: most samples in one network call, or who finds out what free memory holds; None for all of them. A
+            call that runs out of memory is halved and made again in any case.
     Returns:
         One entry a question: its posterior, or the exception that answering it raised. A question whose network
         call failed does not touch the others.
@@ -178,13 +181,15 @@ def _grouped(leaves: Iterable[Leaf]) -> list[list[Leaf]]:
     return list(groups.values())
 
 
-def _ask(leaves: list[Leaf], max_batch: int | None) -> list[Posterior | Exception]:
+def _ask(leaves: list[Leaf], max_batch: int | Appetite | None) -> list[Posterior | Exception]:
     """One call for leaves of one group; on failure, each leaf by itself, so that only the guilty one fails."""
     if len(leaves) == 1:
         (leaf,) = leaves
         try:
             with torch.set_grad_enabled(leaf.needs_grad):
-                return [_within_memory(leaf.denoiser, leaf.x, leaf.t, leaf.given, max_batch)]
+                given = leaf.given
+                most = _at_once(leaf, leaf.x, leaf.t, given, max_batch)
+                return [_within_memory(leaf.denoiser, leaf.x, leaf.t, given, most)]
         except Exception as error:
             return [error]
     try:
@@ -192,10 +197,19 @@ def _ask(leaves: list[Leaf], max_batch: int | None) -> list[Posterior | Exceptio
         with torch.set_grad_enabled(leaves[0].needs_grad):
             x, t = torch.cat([leaf.x for leaf in leaves]), torch.cat([leaf.t for leaf in leaves])
             condition = concatenate([leaf.given for leaf in leaves])
-            together = _within_memory(leaves[0].denoiser, x, t, condition, max_batch)
+            most = _at_once(leaves[0], x, t, condition, max_batch)
+            together = _within_memory(leaves[0].denoiser, x, t, condition, most)
             return list(split(together, [len(leaf.x) for leaf in leaves]))
     except Exception:
         return [result for leaf in leaves for result in _ask([leaf], max_batch)]
+
+
+def _at_once(leaf: Leaf, x: Tensor, t: Tensor, condition: Condition, most: int | Appetite | None) -> int | None:
+    """How many of the samples of leaves that are asked together go into one call."""
+    if not isinstance(most, Appetite):
+        return most
+    one = torch.zeros(1, dtype=torch.int64)
+    return most.most(leaf.group, x, lambda: leaf.denoiser.posterior(x[:1], t[:1], condition.take(one)))
 
 
 def _within_memory(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition, most: int | None) -> Posterior:
