@@ -15,6 +15,7 @@ def info(subject: str, /, *, as_json: bool = False) -> None:
     as_json
         One JSON object instead of a table.
     """
+    import yaml
     from rich.table import Table
 
     from neblina.tasks.describing import describe
@@ -24,6 +25,9 @@ def info(subject: str, /, *, as_json: bool = False) -> None:
         print(json.dumps(facts, indent=2))
         return
     table = Table(show_header=False, box=None, padding=(0, 2))
+    scene = facts.get("arguments", {}).pop("scene", None)
+    if scene is not None:  # as it is written in a file, which it can be copied to
+        facts["scene"] = yaml.safe_dump(scene, sort_keys=False, default_flow_style=None, allow_unicode=True)
     for name, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
         table.add_row(

@@ -181,7 +181,9 @@ def _conditions(model: Model, scene: Scene, settings: Settings, shown: tuple[int
     if bundle.text is None:
         for each in said:
             if each.prompt is not None or each.negative is not None:
-                raise SettingError(f"this model reads classes, not words: give {each.name} a label in place of a prompt")
+                raise SettingError(
+                    f"this model reads classes, not words: give {each.name} a label in place of a prompt"
+                )
         unsaid = Condition(torch.tensor([NULL_LABEL]))
         return [
             replace(conditions_of(bundle, None, each.label, one, size=shown, count=1), unsaid=unsaid) for each in said

@@ -65,7 +65,16 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
     return value
+
+
+def in_turn(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an order's arguments, those of which each picture has one in turn where several are given."""
+    if verb == "panorama":
+        return {}  # all of them are in every picture, side by side
+    return {name: arguments[name] for name in ("prompt", "labels") if arguments.get(name) is not None}
 
 
 def own_kinds(verb: str) -> dict[str, Any]:
