@@ -16,6 +16,7 @@ def info(subject: str, /, *, as_json: bool = False) -> None:
         One JSON object instead of a table.
     """
     import yaml
+    from rich.markup import escape
     from rich.table import Table
 
     from neblina.tasks.describing import describe
@@ -30,8 +31,6 @@ def info(subject: str, /, *, as_json: bool = False) -> None:
         facts["scene"] = yaml.safe_dump(scene, sort_keys=False, default_flow_style=None, allow_unicode=True)
     for name, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-        table.add_row(
-            name,
-            shown if isinstance(shown, str) else json.dumps(shown, indent=2 if isinstance(value, dict) else None),
-        )
+        words = shown if isinstance(shown, str) else json.dumps(shown, indent=2 if isinstance(value, dict) else None)
+        table.add_row(name, escape(words))  # what is in brackets is no style
     console.print(table)

@@ -182,12 +182,10 @@ def order_of(provenance: Provenance, *, model: str | None = None, folder: Path |
     order = Order(provenance.verb, model or provenance.model, arguments)
     try:
         order.check()
-        if "scene" in arguments:
-            plain_scene(arguments["scene"])
     except SettingError as error:
         raise DataError(f"the recipe in the picture is damaged: {error}") from error
     moved: dict[str, Any] = {}
-    masks = masks_in(arguments.get("scene", {}))
+    masks = masks_in(arguments.get("scene") or {})
     pictures = (*FILES, *masks)
     loras = {f"{_LORA}{number}": list(one) for number, one in enumerate(arguments.get("loras") or [], 1)}
     for name, source in provenance.inputs.items():
