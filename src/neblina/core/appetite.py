@@ -45,7 +45,8 @@ class Appetite:
 
 def bytes_alive(work: Callable[[], object]) -> int:
     """The most bytes of tensors made by some work that are alive at once, at least 1."""
-    with _Counting() as counted:
+    counted = _Counting()
+    with counted:
         work()
     return max(1, counted.most)
 
@@ -53,9 +54,8 @@ def bytes_alive(work: Callable[[], object]) -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be taken on a device, in this process's own bounds."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free + own)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + int(kept)
     import psutil
 
     free = int(psutil.virtual_memory().available)

@@ -65,6 +65,12 @@ class Condition:
         unsaid = None if self.unsaid is None else self.unsaid.cut(window)
         return replace(self, spatial=window.of(self.spatial), unsaid=unsaid)
 
+    def with_maps(self, maps: Tensor) -> "Condition":
+        """The condition with maps of shape (1, C, H, W) joined to every sample, in guidance's other branch too."""
+        count = len(next(iter(self.given.values()))) if self.given else 1
+        unsaid = None if self.unsaid is None else self.unsaid.with_maps(maps)
+        return replace(self, spatial=maps.expand(count, *maps.shape[1:]), unsaid=unsaid)
+
     def null(self) -> "Condition":
         """The condition of guidance's other branch.
 

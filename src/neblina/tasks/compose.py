@@ -22,12 +22,12 @@ from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError
 from neblina.core.windows import Cover, cover, cover_of, touching
 from neblina.data.pictures import to_uint8
-from neblina.guidance.regions import joined as joined_masks
-from neblina.guidance.regions import owners
+from neblina.guidance.regions import joined, owners
 from neblina.guidance.settings import Place
 from neblina.samplers.generate import Stretch
 from neblina.tasks.asked import conditions_of, refuse_untold
-from neblina.tasks.masks import Values, to_latent
+from neblina.tasks.inpaint import Asked, made_inside
+from neblina.tasks.masks import Mask, Values, to_latent
 from neblina.tasks.photos import Photo
 from neblina.tasks.sampling import Layout, Work, route_of, sampled, says_something
 from neblina.tasks.scenes import Background, Placed, Scene
@@ -36,6 +36,7 @@ from neblina.tasks.settings import Settings
 if TYPE_CHECKING:
     from neblina.tasks.model import Model
 
+STRENGTH = 0.6
 _COLOUR_SIDE = 32  # cells of the picture of one colour whose middle is looked at
 
 
@@ -44,7 +45,8 @@ def compose(
     scene: Scene,
     *,
     photo: Photo | None = None,
-    strength: float = 0.6,
+    mask: Mask | None = None,
+    strength: float | None = None,
     window: int | None = None,
     overlap: int | None = None,
     settings: Settings,
@@ -54,7 +56,8 @@ def compose(
     Args:
         scene: what is where.
         photo: of the scene's size, to begin at in place of noise.
-        strength: how far towards noise the photo is taken, above 0, at most 1.
+        mask: of the photo; the scene is placed inside it, and outside every byte stays.
+        strength: how far towards noise the photo is taken, above 0, at most 1; None is 0.6, or 1 inside a mask.
         window: side, in pixels, of the windows in which a larger canvas is looked at; None is that of the model's own
             pictures.
         overlap: pixels that windows of the background share at least; None is half a window.
@@ -63,22 +66,34 @@ def compose(
         SettingError: a size that the model cannot make, an element without a cell of its own, what the model does not
             read.
     """
-    refuse_untold(model.bundle, "compose")
+    refuse_untold(model.bundle, "compose" if mask is None else "inpaint")
+    _check_photo(scene, photo, mask, strength)
     windows = windows_of(model, scene.size, window, overlap)
     shape = model.latent_shape(scene.size)
     conditions = _conditions(model, scene, settings, windows.size)
     layout = _layout(model, scene, settings, windows, conditions)
+    weight = _weight(model, scene.background.guidance, settings, conditions[0])
+    settings, count = replace(settings, guidance=weight, omega=None), settings.n or 1
+    if photo is not None and mask is not None:
+        asked = Asked(conditions[0], count, layout)
+        return made_inside(model, photo.pixels, mask.values, mask.values, asked, strength or 1.0, settings)
     stretch = Stretch()
     if photo is not None:
-        if photo.size != scene.size:
-            (height, width), (tall, wide) = photo.size, scene.size
-            raise SettingError(f"the photo is {width}x{height} and the scene {wide}x{tall}: make them of one size")
         start = model.encoded(model.from_pixels(photo.pixels))
-        stretch = Stretch(start, route_of(model.bundle, settings).time_of(strength))
-    weight = _weight(model, scene.background.guidance, settings, conditions[0])
-    work = Work(conditions[0], shape, settings.n or 1, stretch, layout=layout)
-    asked = replace(settings, guidance=weight, omega=None)
-    return to_uint8(model.decoded(sampled(model.bundle, work, asked, device=model.device)))
+        stretch = Stretch(start, route_of(model.bundle, settings).time_of(STRENGTH if strength is None else strength))
+    work = Work(conditions[0], shape, count, stretch, layout=layout)
+    return to_uint8(model.decoded(sampled(model.bundle, work, settings, device=model.device)))
+
+
+def _check_photo(scene: Scene, photo: Photo | None, mask: Mask | None, strength: float | None) -> None:
+    """Refuse a photo of another size, and what is about a photo where there is none."""
+    if photo is None:
+        for name, given in (("mask", mask), ("strength", strength)):
+            if given is not None:
+                raise SettingError(f"{name} is about a photo that the scene is placed in: give one, or leave it out")
+    elif photo.size != scene.size:
+        (height, width), (tall, wide) = photo.size, scene.size
+        raise SettingError(f"the photo is {width}x{height} and the scene {wide}x{tall}: make them of one size")
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ def _layout(
     factor = model.bundle.codec.factor
     masks = [_on_grid(placed.mask, factor) for placed in scene.elements]
     behind = None if scene.background.mask is None else _on_grid(scene.background.mask, factor)
-    claimed = joined_masks(masks, behind)
+    claimed = joined(masks, behind)
     _refuse_vanished(scene, claimed, factor)
     own: list[Cover | None] = [None] * len(masks)
     back: Cover | None = None
@@ -172,6 +187,7 @@ def _conditions(model: Model, scene: Scene, settings: Settings, shown: tuple[int
     """
     bundle = model.bundle
     said: list[Background | Placed] = [scene.background, *scene.elements]
+    names = ["the background", *(placed.name for placed in scene.elements)]
     if bundle.text is None and not bundle.label_names:
         raise SettingError(
             "this model reads neither words nor classes, so nothing can be asked for in one place and not in another: "
@@ -179,18 +195,16 @@ def _conditions(model: Model, scene: Scene, settings: Settings, shown: tuple[int
         )
     one = replace(settings, n=1, offset=0)
     if bundle.text is None:
-        for each in said:
+        for each, name in zip(said, names, strict=True):
             if each.prompt is not None or each.negative is not None:
-                raise SettingError(
-                    f"this model reads classes, not words: give {each.name} a label in place of a prompt"
-                )
+                raise SettingError(f"this model reads classes, not words: give {name} a label in place of words")
         unsaid = Condition(torch.tensor([NULL_LABEL]))
         return [
             replace(conditions_of(bundle, None, each.label, one, size=shown, count=1), unsaid=unsaid) for each in said
         ]
-    for each in said:
+    for each, name in zip(said, names, strict=True):
         if each.label is not None:
-            raise SettingError(f"this model reads words, not classes: give {each.name} a prompt in place of a label")
+            raise SettingError(f"this model reads words, not classes: give {name} a prompt in place of a label")
     return _texts(model, said, one, shown)
 
 

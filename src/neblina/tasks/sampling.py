@@ -118,6 +118,16 @@ class Layout:
     colours: Tensor | None = None
     share: float = 0.0
 
+    def told(self, maps: Tensor) -> Layout:
+        """The same of a model that is told maps of the canvas, shape (1, C, h, w); what was shared stays shared."""
+        others = {id(own): own for own in (place.condition.unsaid for place in self.places) if own is not None}
+        with_maps = {key: own.with_maps(maps) for key, own in others.items()}
+
+        def told(condition: Condition) -> Condition:
+            return replace(condition.with_maps(maps), unsaid=with_maps.get(id(condition.unsaid)))
+
+        return replace(self, places=tuple(replace(p, condition=told(p.condition)) for p in self.places))
+
 
 @dataclass(frozen=True)
 class Work:
