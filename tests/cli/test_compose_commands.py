@@ -124,6 +124,8 @@ def test_a_scene_is_placed_on_a_photo_and_inside_a_mask_of_it(desk: Path, typed:
     assert not np.array_equal(through, photo)
     assert np.array_equal(within[inside == 0], photo[inside == 0])
     assert not np.array_equal(within, photo)
+    strengths = [read_provenance(desk / "over" / f"0-00000{end}.png").arguments["strength"] for end in ("", "-2")]
+    assert strengths == [0.5, 1.0]
 
 
 def test_a_panorama_has_the_size_that_is_asked_for(desk: Path, typed: Typed) -> None:

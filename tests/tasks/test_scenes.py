@@ -70,6 +70,11 @@ def test_every_packaged_scene_is_read_and_every_element_is_somewhere(name: str) 
     assert packaged("scenes").keys() == {"living_room", "depth_of_field", "two_styles"}
 
 
+def test_the_manual_shows_the_living_room_as_it_is() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "composition.md").read_text()
+    assert plain_scene(yaml.safe_load(manual.split("```yaml\n")[1].split("```")[0])) == read_scene("living_room")
+
+
 def test_a_scene_says_who_is_seen_where_and_how(place: Path) -> None:
     scene = scene_of(read(place, WHOLE))
     sofa, plant, nothing = scene.elements

@@ -20,6 +20,7 @@ from neblina.bundle.sources import cached_folder
 from neblina.core.errors import DataError, SettingError
 from neblina.samplers import samplers
 from neblina.samplers.ancestral import ddim
+from neblina.tasks import compose
 from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.model import Model
 from neblina.tasks.order import PICK, Order, in_turn, own_kinds
@@ -122,6 +123,8 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
     }
     if verb == "generate" and "size" not in given:
         settled["size"] = f"{model.shape[2]}x{model.shape[1]}"
+    if verb == "compose" and "photo" in given:
+        settled["strength"] = 1.0 if "mask" in given else compose.STRENGTH
     if verb == "upscale" and model.bundle.pipeline.joined != "low resolution":
         settled["strength"] = STRENGTH
     elif verb == "upscale" and model.bundle.small is not None:
