@@ -18,14 +18,20 @@ from neblina.core.posterior import Gaussian
 from neblina.denoisers.oracles import MixtureClassifier
 from neblina.guidance import guidances
 from neblina.guidance.affine import classifier_free
+from neblina.guidance.bootstrap import Backdrop
 from neblina.guidance.interval import interval
 from neblina.guidance.operators import AveragePool
+from neblina.guidance.regions import Area
 from neblina.processes.continuous import VP
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule
 
 TIMES = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
 LABELS = Condition(torch.tensor([0, 1, 2, 0, 1]))
+MASK = torch.tensor([[1.0, 0.5], [0.0, 0.0]])
+BACKDROP = Backdrop(
+    torch.linspace(-1, 1, 3)[:, None], torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(2)), 0, range(5)
+)
 
 
 def noisy(process: GaussianProcess) -> Query:
@@ -37,7 +43,7 @@ def noisy(process: GaussianProcess) -> Query:
 
 @dataclass(frozen=True)
 class MixturePictures:
-    """The exact denoiser of a mixture, whose pixels are mixtures apart, that counts its calls."""
+    """The exact denoiser of a mixture, moved a little by the whole picture, that counts its calls."""
 
     process: GaussianProcess
     calls: list[int] = field(default_factory=list)
@@ -47,7 +53,9 @@ class MixturePictures:
         each = x[0].numel()
         labels = None if condition.labels is None else condition.labels.repeat_interleave(each)
         answered = mixture(self.process).posterior(x.reshape(-1, 1), t.repeat_interleave(each), Condition(labels))
-        return Gaussian(answered.mean.reshape(x.shape), variance_fraction=torch.full_like(x, 0.25))
+        mean = answered.mean.reshape(x.shape)
+        mean = mean + 0.1 * x.mean((1, 2, 3), keepdim=True).tanh()
+        return Gaussian(mean, variance_fraction=torch.full_like(x, 0.25))
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,9 @@ def example(name: str, plan: Plan, other: Plan, process: GaussianProcess, settin
         "clip": (),
         "threshold": (),
         "classifier": (PictureClassifier(mixture(process)), LABELS),
+        "crops": (),
+        "regions": ([Area(other, MASK)], torch.ones(2, 2)),
+        "bootstrap": (MASK, BACKDROP, process.schedule),
         "known": (measurement.expand(5, 1, 2, 2),),
         "posterior-sampling": (AveragePool(2), measurement, process.schedule),
         "moment-matching": (AveragePool(2), measurement, process.schedule),
@@ -98,6 +109,9 @@ ACTIVE: dict[str, dict[str, float]] = {
     "clip": {"limit": 0.3},
     "threshold": {"quantile": 0.5, "limit": 0.3},
     "classifier": {"scale": 2.0},
+    "crops": {"size": 1, "overlap": 0},
+    "regions": {"weight": 1.0},
+    "bootstrap": {"until": 0.3},
     "known": {"free": 0.5},
     "posterior-sampling": {"strength": 1000.0},
     "moment-matching": {"noise": 0.1},

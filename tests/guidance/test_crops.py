@@ -56,14 +56,14 @@ def test_what_looks_at_one_place_at_a_time_is_believed_whole(size: tuple[int, in
     denoiser = PlaceByPlace()
     query = Query(noisy(*size), T)
     whole = evaluate(conditional(denoiser, Condition()), query)
-    cropped = evaluate(crops(conditional(denoiser, Condition()), 8, overlap), query)
+    cropped = evaluate(crops(conditional(denoiser, Condition()), size=8, overlap=overlap), query)
     for one, other in zip(vars(whole).values(), vars(cropped).values(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_the_crops_of_a_step_are_one_call() -> None:
     denoiser = PlaceByPlace()
-    evaluate(crops(conditional(denoiser, Condition()), 8, 2), Query(noisy(20, 14), T))
+    evaluate(crops(conditional(denoiser, Condition()), size=8, overlap=2), Query(noisy(20, 14), T))
     assert denoiser.asked == [(2 * 3 * 2, 3, 8, 8)]
 
 
@@ -72,7 +72,7 @@ def test_a_canvas_no_larger_than_a_crop_is_asked_about_as_it_is() -> None:
     plan = conditional(bundle.denoiser(), Condition())
     for size in ((8, 8), (4, 8)):
         query = Query(noisy(*size), T)
-        assert torch.equal(evaluate(crops(plan, 8, 2), query).mean, evaluate(plan, query).mean)
+        assert torch.equal(evaluate(crops(plan, size=8, overlap=2), query).mean, evaluate(plan, query).mean)
 
 
 def test_a_crop_in_the_middle_is_what_the_network_says_of_it() -> None:
@@ -80,7 +80,7 @@ def test_a_crop_in_the_middle_is_what_the_network_says_of_it() -> None:
     bundle = small_bundle()
     plan = conditional(bundle.denoiser(), Condition())
     x = noisy(8, 14)  # two crops, the first six columns are the first one's alone
-    whole = evaluate(crops(plan, 8, 2), Query(x, T)).mean
+    whole = evaluate(crops(plan, size=8, overlap=2), Query(x, T)).mean
     assert torch.allclose(whole[..., :6], evaluate(plan, Query(x[..., :8], T)).mean[..., :6], atol=1e-5)
     assert torch.allclose(whole[..., 8:], evaluate(plan, Query(x[..., 6:], T)).mean[..., 2:], atol=1e-5)
 
@@ -105,5 +105,5 @@ def test_guidance_goes_into_the_crops_and_what_is_known_stays() -> None:
 
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0), (8, 8), (8, -1)])
 def test_crops_that_are_none_are_refused(size: int, overlap: int) -> None:
-    with pytest.raises(SettingError, match="crops of side"):
-        crops(conditional(PlaceByPlace(), Condition()), size, overlap)
+    with pytest.raises(SettingError, match="windows of side"):
+        crops(conditional(PlaceByPlace(), Condition()), size=size, overlap=overlap)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
+from neblina.core.windows import Window
 
 NULL_LABEL = -1
 
@@ -56,6 +57,19 @@ class Condition:
             taken["text"] = taken["text"][:, : int(lengths.max())]
             lengths = None if bool((lengths == lengths[0]).all()) else lengths
         return replace(self, **taken, lengths=lengths, unsaid=None if self.unsaid is None else self.unsaid.take(rows))
+
+    def cut(self, window: Window) -> "Condition":
+        """The conditions of a part of the canvas: maps are cut, the rest is about the whole."""
+        if self.spatial is None:
+            return self
+        unsaid = None if self.unsaid is None else self.unsaid.cut(window)
+        return replace(self, spatial=window.of(self.spatial), unsaid=unsaid)
+
+    def with_maps(self, maps: Tensor) -> "Condition":
+        """The condition with maps of shape (1, C, H, W) joined to every sample, in guidance's other branch too."""
+        count = len(next(iter(self.given.values()))) if self.given else 1
+        unsaid = None if self.unsaid is None else self.unsaid.with_maps(maps)
+        return replace(self, spatial=maps.expand(count, *maps.shape[1:]), unsaid=unsaid)
 
     def null(self) -> "Condition":
         """The condition of guidance's other branch.

@@ -24,7 +24,9 @@ from torch import Tensor
 
 _WORD = 2**64
 _DEPTH = 12  # levels of the tree that every increment looks at; shorter ones look deeper
-_DRAWS, _NODES, BESIDE = range(3)  # what a place in the counter is for; BESIDE: noise of what a picture is made from
+_DRAWS, _NODES, BESIDE, _CHOICES = range(
+    4
+)  # what a place in the counter is for; BESIDE: noise of what a picture is made from
 
 
 class Noise(Protocol):
@@ -60,6 +62,15 @@ def normal(seed: int, index: int, draw: int, shape: Sequence[int], *, stream: in
         counter=np.array([0, 0, stream, draw % _WORD], dtype=np.uint64),
     )
     return torch.from_numpy(np.random.Generator(generator).standard_normal(tuple(shape), dtype=np.float32))
+
+
+def chosen(seed: int, index: int, time: float, among: int) -> int:
+    """One of the numbers 0 … among − 1, each as likely: a function of the seed, the picture and the time alone."""
+    generator = np.random.Philox(
+        key=np.array([seed % _WORD, index % _WORD], dtype=np.uint64),
+        counter=np.array([0, 0, _CHOICES, np.float64(time).view(np.uint64)], dtype=np.uint64),
+    )
+    return int(np.random.Generator(generator).integers(among))
 
 
 @dataclass

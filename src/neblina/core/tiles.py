@@ -27,6 +27,17 @@ class Span:
     rise: int = 0
     fall: int = 0
 
+    def ramp(self, dtype: torch.dtype, scale: int = 1) -> Tensor:
+        """Rising and falling over what is shared, 1 between, above 0 everywhere: at each sample, `scale` a cell."""
+        size, rise, fall = ((cells * scale) for cells in (self.stop - self.start, self.rise, self.fall))
+        place = torch.arange(size, dtype=dtype) + 0.5
+        ramp = torch.ones(size, dtype=dtype)
+        if rise:
+            ramp = torch.minimum(ramp, place / rise)
+        if fall:
+            ramp = torch.minimum(ramp, place.flip(0) / fall)
+        return ramp
+
 
 def spans(length: int, limit: int, overlap: int, *, whole: bool = False) -> list[Span]:
     """Tiles of one size that cover `length` cells.
@@ -53,16 +64,8 @@ def weights(tiles: list[Span], scale: int, like: Tensor) -> list[Tensor]:
     """The weight of every tile at its own samples, `scale` of them a cell; over all tiles they sum to one at every
     sample. Shape (size · scale,) each, on the device of `like`, float32."""
     total = torch.zeros(tiles[-1].stop * scale)
-    ramps = []
-    for tile in tiles:
-        size, rise, fall = ((cells * scale) for cells in (tile.stop - tile.start, tile.rise, tile.fall))
-        place = torch.arange(size) + 0.5
-        ramp = torch.ones(size)
-        if rise:
-            ramp = torch.minimum(ramp, place / rise)
-        if fall:
-            ramp = torch.minimum(ramp, place.flip(0) / fall)
-        ramps.append(ramp)
+    ramps = [tile.ramp(torch.float32, scale) for tile in tiles]
+    for tile, ramp in zip(tiles, ramps, strict=True):
         total[tile.start * scale : tile.stop * scale] += ramp
     return [
         (ramp / total[tile.start * scale : tile.stop * scale]).to(like.device)

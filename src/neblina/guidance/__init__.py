@@ -3,7 +3,31 @@
 Importing this package registers every guidance. May import `core`, `processes` and `denoisers`.
 """
 
-from neblina.guidance import affine, classifier, clipping, interval, inverse, known, rescaling
+from neblina.guidance import (
+    affine,
+    bootstrap,
+    classifier,
+    clipping,
+    crops,
+    interval,
+    inverse,
+    known,
+    regions,
+    rescaling,
+)
 from neblina.guidance.registry import Guidance, guidances
 
-__all__ = ["Guidance", "affine", "classifier", "clipping", "guidances", "interval", "inverse", "known", "rescaling"]
+__all__ = [
+    "Guidance",
+    "affine",
+    "bootstrap",
+    "classifier",
+    "clipping",
+    "crops",
+    "guidances",
+    "interval",
+    "inverse",
+    "known",
+    "regions",
+    "rescaling",
+]

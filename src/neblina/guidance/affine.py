@@ -25,8 +25,8 @@ from torch import Tensor
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.core.plan import Denoiser, Plan, Query, conditional
-from neblina.core.posterior import Gaussian, Posterior
-from neblina.guidance.composing import fused
+from neblina.core.posterior import Posterior
+from neblina.guidance.composing import averaged, fused
 from neblina.guidance.registry import register
 
 
@@ -49,16 +49,9 @@ def affine(plans: Sequence[Plan], weights: Sequence[float]) -> Plan:
 
 
 def _mixed(beliefs: Sequence[Posterior], weights: Sequence[float]) -> Posterior:
-    """Σ_i w_i belief_i. Variance fractions mix with convex weights only; otherwise the first belief's stands."""
-    mean, unclipped = _sum([belief.mean for belief in beliefs], weights), None
-    if any(belief.unclipped_mean is not None for belief in beliefs):
-        # what no operator changed is its own unclipped mean
-        unclipped = _sum([b.mean if b.unclipped_mean is None else b.unclipped_mean for b in beliefs], weights)
-    fractions = [belief.variance_fraction for belief in beliefs]
-    fraction = fractions[0]
-    if all(weight >= 0 for weight in weights) and all(one is not None for one in fractions):
-        fraction = _sum([one for one in fractions if one is not None], weights)
-    return Gaussian(mean, unclipped, fraction)
+    """Σ_i w_i belief_i."""
+    convex = min(weights) >= 0 and all(belief.variance_fraction is not None for belief in beliefs)
+    return averaged(beliefs, lambda parts: _sum(parts, weights), convex=convex)
 
 
 def _sum(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -5,8 +5,10 @@ The parts stay descriptions, so that whatever the nesting, equal leaves are aske
 
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from neblina.core.plan import Combine, Leaf, Plan, Query
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Gaussian, Posterior
 
 
 def fused(plans: Sequence[Plan], fuse: Callable[[Query, Sequence[Posterior]], Posterior]) -> Plan:
@@ -32,3 +34,23 @@ def gathered(
         return made
 
     return [leaf for leaves, _ in parts for leaf in leaves], beliefs
+
+
+def averaged(
+    beliefs: Sequence[Posterior], mean: Callable[[Sequence[Tensor]], Tensor], *, convex: bool = True
+) -> Posterior:
+    """One belief of several, field by field.
+
+    Args:
+        mean: makes one tensor of several, an affine combination.
+        convex: whether its weights are none below 0: variance fractions mix with such only, and the first stands else.
+    """
+    unclipped = None
+    if any(belief.unclipped_mean is not None for belief in beliefs):
+        # what no operator changed is its own unclipped mean
+        unclipped = mean([b.mean if b.unclipped_mean is None else b.unclipped_mean for b in beliefs])
+    fractions = [belief.variance_fraction for belief in beliefs if belief.variance_fraction is not None]
+    fraction = beliefs[0].variance_fraction
+    if convex:
+        fraction = mean(fractions) if len(fractions) == len(beliefs) else None
+    return Gaussian(mean([belief.mean for belief in beliefs]), unclipped, fraction)

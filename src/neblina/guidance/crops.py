@@ -1,70 +1,69 @@
-"""A canvas larger than what a network was trained on: ask about overlapping crops, believe their weighted mean.
+"""A canvas larger than what a network was trained on: ask about overlapping windows, believe their weighted mean.
 
-    x̂_0 = Σ_i w_i ⊙ place_i( x̂_0(crop_i x) ),    Σ_i place_i(w_i) = 1
+    x̂_0 = Σ_i w_i ⊙ place_i( x̂_0(window_i x) ),    Σ_i place_i(w_i) = 1
 
-with weights that fall linearly towards a crop's borders, so that no edge of a crop shows. Crops have the size that the
-network knows; every cell of the canvas lies in one by construction, and the crops of one step are one network call.
+with weights that fall linearly towards a window's borders, so that no edge of one shows. Windows have the size that the
+network knows; every cell of the canvas lies in one by construction, and the windows of one step are one network call.
 
 Bar-Tal et al. MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation. ICML 2023, eq. 3 to 5.
 """
 
 from collections.abc import Sequence
-from itertools import product
 
 from torch import Tensor
 
-from neblina.core.errors import SettingError
 from neblina.core.plan import Combine, Leaf, Plan, Query
 from neblina.core.posterior import Posterior
-from neblina.core.tiles import spans, weights
-from neblina.guidance.composing import gathered
+from neblina.core.windows import Cover, check_windows, cover
+from neblina.guidance.composing import averaged, gathered
+from neblina.guidance.registry import register
 
 
-def crops(plan: Plan, size: int, overlap: int) -> Plan:
-    """Ask `plan` about square crops of a batch of shape (B, C, H, W) and take the weighted mean of its beliefs.
+@register("crops", source="Bar-Tal et al. 2023, eq. 3 to 5", size=64, overlap=0)
+def crops(plan: Plan, *, size: int, overlap: int, around: bool = False, even: bool = False) -> Plan:
+    """Ask `plan` about square windows of a batch of shape (B, C, H, W) and take the weighted mean of its beliefs.
 
     Args:
-        plan: of crops; a canvas no larger than a crop is asked about as it is. Its conditions hold no maps of the
-            canvas's size, since they are not cut.
-        size: side of a crop in cells.
-        overlap: cells that neighbouring crops share at least.
+        plan: of windows; a canvas no larger than one is asked about as it is. Conditions that are maps are cut with it.
+        size: side of a window in cells.
+        overlap: cells that neighbouring windows share at least.
+        around: the right border of the canvas meets the left.
+        even: windows count as much at their borders as in their middle, as in the paper.
     Raises:
-        SettingError: crops of nothing, or that share as much as they hold.
+        SettingError: windows of nothing, or that share as much as they hold.
     """
-    if size < 1 or not 0 <= overlap < size:
-        raise SettingError(
-            f"crops of side {size} share from 0 to {size - 1} cells with their neighbours, not {overlap}"
-        )
+    check_windows(size, overlap)
 
     def cropped(query: Query) -> tuple[list[Leaf], Combine]:
-        down, along = (spans(length, size, overlap, whole=True) for length in query.x.shape[-2:])
-        if len(down) == len(along) == 1:
+        height, width = query.x.shape[-2:]
+        return windowed(plan, cover((height, width), size, overlap, around=around, even=even))(query)
+
+    return cropped
+
+
+def windowed(plan: Plan, shares: Cover) -> Plan:
+    """Ask `plan` about these windows and take the weighted mean of its beliefs; 0 is believed where no window is.
+
+    Args:
+        plan: of windows.
+        shares: windows of the canvas with their weights, which sum to 1 wherever the belief is wanted.
+    """
+
+    def asked(query: Query) -> tuple[list[Leaf], Combine]:
+        shape = query.x.shape
+        if len(shares) == 1 and shares[0].window.holds(shape[-2], shape[-1]):
             return plan(query)
-        places = [(..., slice(row.start, row.stop), slice(one.start, one.stop)) for row, one in product(down, along)]
-        leaves, beliefs = gathered([plan(Query(query.x[place], query.t, query.rows)) for place in places])
-        shares = [row[:, None] * one for row, one in product(weights(down, 1, query.x), weights(along, 1, query.x))]
+        leaves, beliefs = gathered([plan(query.cut(share.window)) for share in shares])
+
+        def placed(values: Sequence[Tensor]) -> Tensor:
+            canvas = values[0].new_zeros(shape)
+            for share, value in zip(shares, values, strict=True):
+                share.window.add(canvas, share.weight.to(value) * value)
+            return canvas
 
         def fuse(posteriors: Sequence[Posterior]) -> Posterior:
-            given = beliefs(posteriors)
-
-            def mean(values: Sequence[Tensor | None]) -> Tensor | None:
-                total: Tensor | None = None
-                for place, share, value in zip(places, shares, values, strict=True):
-                    if value is None:
-                        return None
-                    if total is None:
-                        total = value.new_zeros(query.x.shape)
-                    total[place] += share.to(value.dtype) * value
-                return total
-
-            whole = mean([one.mean for one in given])
-            assert whole is not None  # every belief has a mean
-            return Posterior(
-                whole,
-                unclipped_mean=mean([one.unclipped_mean for one in given]),
-                variance_fraction=mean([one.variance_fraction for one in given]),
-            )
+            return averaged(beliefs(posteriors), placed)
 
         return leaves, fuse
 
-    return cropped
+    return asked

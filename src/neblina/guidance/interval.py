@@ -14,14 +14,15 @@ Models. NeurIPS 2024, section 3.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
 from neblina.core.plan import Combine, Leaf, Plan, Query
-from neblina.core.posterior import Gaussian, Posterior
-from neblina.guidance.composing import gathered
+from neblina.core.posterior import Posterior
+from neblina.guidance.composing import averaged, gathered
 from neblina.guidance.registry import register
 from neblina.processes.schedules import Schedule
 
@@ -76,23 +77,11 @@ def check_interval(low: float, high: float) -> None:
 
 def _picked(query: Query, own: Tensor) -> Query:
     """The query of some of its samples."""
-    return Query(query.x[own.to(query.x.device)], query.t[own], own if query.rows is None else query.rows[own])
+    x, rows = query.x[own.to(query.x.device)], own if query.rows is None else query.rows[own]
+    return replace(query, x=x, t=query.t[own], rows=rows)
 
 
 def _interleaved(beliefs: Sequence[Posterior], back: Tensor) -> Posterior:
     """Beliefs about some samples and about the others, in the order of the batch."""
     order = back.to(beliefs[0].mean.device)
-
-    def joined(columns: list[Tensor]) -> Tensor:
-        return torch.cat(columns)[order]
-
-    unclipped = [belief.unclipped_mean for belief in beliefs]
-    fractions = [belief.variance_fraction for belief in beliefs if belief.variance_fraction is not None]
-    return Gaussian(
-        joined([belief.mean for belief in beliefs]),
-        # what no operator changed is its own unclipped mean
-        None
-        if all(one is None for one in unclipped)
-        else joined([b.mean if one is None else one for b, one in zip(beliefs, unclipped, strict=True)]),
-        joined(fractions) if len(fractions) == len(beliefs) else None,
-    )
+    return averaged(beliefs, lambda columns: torch.cat(list(columns))[order])

@@ -7,6 +7,8 @@ log-SNR of the training schedule, with x scaled by the ratio of the two n. The p
 Kingma et al. Variational Diffusion Models. NeurIPS 2021, section 5.1. Karras et al. 2022, section 3 and appendix C.
 """
 
+from dataclasses import replace
+
 from neblina.core.plan import Combine, Leaf, Plan, Query
 from neblina.core.shapes import expand
 from neblina.processes.schedules import Schedule
@@ -31,6 +33,6 @@ def on_schedule(plan: Plan, trained: Schedule, sampled: Schedule) -> Plan:
     def rescheduled(query: Query) -> tuple[list[Leaf], Combine]:
         t = trained.time(sampled.log_snr(query.t)).clamp(first, 1)
         scale = trained.radius(t) / sampled.radius(query.t)
-        return plan(Query(expand(scale, query.x) * query.x, t, query.rows))
+        return plan(replace(query, x=expand(scale, query.x) * query.x, t=t))
 
     return rescheduled

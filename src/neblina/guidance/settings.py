@@ -1,29 +1,73 @@
 """All that is asked for at once, as one plan in one order.
 
-    known( clip( threshold( measured( crops( interval( classifier( rescale( cfg or autoguidance ) ) ) ) ) ) ) )
+    known( clip( threshold( measured( regions( crops( interval( classifier( rescale( cfg or autoguidance ))))))))
 
-The belief is guided first, brought back to its range, and last of all is what is known where something is; the interval
-holds for everything that guides towards a condition, and a measurement is followed at every noise level.
+The belief is guided first, every place by its own condition, brought back to its range, and last of all is what is
+known where something is; the interval holds for everything that guides towards a condition, and a measurement is
+followed at every noise level.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError
 from neblina.core.plan import Plan, conditional
+from neblina.core.windows import Cover
 from neblina.denoisers.classifier import NoisyClassifier
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.guidance.affine import classifier_free, extrapolated
+from neblina.guidance.bootstrap import Backdrop, bootstrapped
 from neblina.guidance.classifier import classifier_guided
 from neblina.guidance.clipping import check_limit, check_threshold, clip, threshold
-from neblina.guidance.crops import crops
+from neblina.guidance.crops import crops, windowed
 from neblina.guidance.interval import check_interval, interval
 from neblina.guidance.known import known
+from neblina.guidance.regions import Area, regions
 from neblina.guidance.rescaling import check_rescale, rescaled
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A part of the canvas that is asked about under a condition of its own.
+
+    Attributes:
+        condition: of its samples.
+        mask: where it is, as in `guidance.regions`.
+        weight: how much it counts where places overlap.
+        guidance: its own weight of classifier-free guidance, None for that of the whole.
+        cover: the windows it is asked about in, None to ask about the canvas whole.
+        alone: whether it is shown alone while the walk begins.
+    """
+
+    condition: Condition
+    mask: Tensor
+    weight: float = 1.0
+    guidance: float | None = None
+    cover: Cover | None = None
+    alone: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """Places on a background, which is under the condition of the whole.
+
+    Attributes:
+        places: in any order; none, for a background in windows.
+        behind: the background's own mask, None for what no place claims.
+        cover: the windows that the background is asked about in, None for the whole.
+        backdrop: what is seen around a place that is shown alone; None where none is.
+        until: the time down to which they are.
+    """
+
+    places: tuple[Place, ...] = ()
+    behind: Tensor | None = None
+    cover: Cover | None = None
+    backdrop: Backdrop | None = None
+    until: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +88,7 @@ class GuidanceSettings:
         clip_keeps_direction: steps still point with the unclipped belief's noise.
         crops: side of the crops that a larger canvas is asked about in, and how much neighbours share, both in cells;
             None to ask about it whole.
+        composition: what is asked for where; None for one condition everywhere.
         measured: what follows a measurement, from plan to plan; None for nothing.
         known: clean data of the samples and where they are free, as in `guidance.known`; None where nothing is known.
     """
@@ -59,6 +104,7 @@ class GuidanceSettings:
     clip: float | None = None
     clip_keeps_direction: bool = False
     crops: tuple[int, int] | None = None
+    composition: Composition | None = None
     measured: Callable[[Plan], Plan] | None = None
     known: tuple[Tensor, Tensor] | None = None
 
@@ -72,6 +118,21 @@ class GuidanceSettings:
             SettingError: settings out of range or without effect, and networks that do not go together, before any of
                 them is asked.
         """
+        guided = self._guided(denoiser, labels)
+        if self.crops is not None:
+            guided = crops(guided, size=self.crops[0], overlap=self.crops[1])
+        if self.composition is not None:
+            guided = self._composed(self.composition, guided, denoiser)
+        if self.measured is not None:
+            guided = self.measured(guided)
+        if self.threshold is not None:
+            guided = threshold(guided, self.threshold, limit=1.0 if self.clip is None else self.clip)
+        if self.clip is not None:
+            guided = clip(guided, self.clip, keep_direction=self.clip_keeps_direction)
+        return guided if self.known is None else known(guided, *self.known)
+
+    def _guided(self, denoiser: NetworkDenoiser, labels: Condition) -> Plan:
+        """What guides towards one condition, at a place or everywhere."""
         condition = Condition() if denoiser.num_classes == 0 and self.classifier is not None else labels
         self._check(denoiser, condition, labels)
         guided = plain = conditional(denoiser, condition)
@@ -85,15 +146,32 @@ class GuidanceSettings:
         if self.interval is not None:
             low, high = self.interval
             guided = interval(guided, plain, denoiser.process.schedule, low=low, high=high)
-        if self.crops is not None:
-            guided = crops(guided, *self.crops)
-        if self.measured is not None:
-            guided = self.measured(guided)
-        if self.threshold is not None:
-            guided = threshold(guided, self.threshold, limit=1.0 if self.clip is None else self.clip)
-        if self.clip is not None:
-            guided = clip(guided, self.clip, keep_direction=self.clip_keeps_direction)
-        return guided if self.known is None else known(guided, *self.known)
+        return guided
+
+    def _composed(self, composition: Composition, background: Plan, denoiser: NetworkDenoiser) -> Plan:
+        """Every place guided by itself, and all of them on the background."""
+        areas = []
+        for place in composition.places:
+            plan = self._weighing(place.guidance)._guided(denoiser, place.condition)
+            if place.cover is not None:
+                plan = windowed(plan, place.cover)
+            if place.alone and composition.backdrop is not None:
+                schedule, until = denoiser.process.schedule, composition.until
+                plan = bootstrapped(plan, place.mask, composition.backdrop, schedule, until=until)
+            areas.append(Area(plan, place.mask, place.weight))
+        if composition.cover is not None:
+            background = windowed(background, composition.cover)
+        if not areas:
+            return background
+        return regions(background, areas, composition.behind, until=composition.until)
+
+    def _weighing(self, weight: float | None) -> "GuidanceSettings":
+        """The same for a place with a weight of its own; what limits guidance is nothing where there is none."""
+        if weight is None or weight == self.weight:
+            return self
+        if weight == 1 and self.classifier is None:
+            return replace(self, weight=1.0, rescale=0.0, interval=None)
+        return replace(self, weight=weight)
 
     def _check(self, denoiser: NetworkDenoiser, condition: Condition, labels: Condition) -> None:
         """Refuse what is out of range, says nothing, or does not fit."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from neblina.core.appetite import Appetite
 from neblina.core.errors import Cancelled
 from neblina.core.plan import Plan, Query, answer
 from neblina.core.posterior import Posterior
@@ -60,10 +61,11 @@ class Driver:
     """Answers any number of runs, which may join and leave between steps.
 
     Attributes:
-        max_batch: most samples in one network call; None leaves it to the memory.
+        max_batch: most samples in one network call; None is what free memory holds.
     """
 
     max_batch: int | None = None
+    appetite: Appetite = field(default_factory=Appetite, init=False)
     live: list[Run] = field(default_factory=list)
 
     def add(self, run: Run) -> Run:
@@ -75,7 +77,7 @@ class Driver:
         """Answer every live run once, with one network call per group of leaves that can share one."""
         questions = [(run.plan, run.query) for run in self.live if run.query is not None]
         with torch.no_grad():
-            answers = answer(questions, max_batch=self.max_batch)
+            answers = answer(questions, max_batch=self.max_batch or self.appetite)
         for run, posterior in zip(list(self.live), answers, strict=True):
             if isinstance(posterior, Exception):
                 self._end(run, posterior)
@@ -135,7 +137,7 @@ def drive(
 
     Args:
         cancelled: asked before every step; once it says True, the live runs end with Cancelled.
-        max_batch: most samples in one network call.
+        max_batch: most samples in one network call; None is what free memory holds.
     Returns:
         Each run's samples, shape (B, *), or the exception that ended it.
     """

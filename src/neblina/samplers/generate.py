@@ -65,6 +65,7 @@ def generate(
     seed: int = 0,
     device: torch.device | str = "cpu",
     settings: dict[str, Any] | None = None,
+    max_batch: int | None = None,
     on_step: OnStep | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -84,6 +85,7 @@ def generate(
         seed: any integer.
         device: where the network is.
         settings: of the sampler, such as eta.
+        max_batch: most samples in one network call; None is what free memory holds.
         on_step: told after every answer.
         cancelled: asked before every step.
     Raises:
@@ -117,4 +119,4 @@ def generate(
         x = process.diffuse(part.start.to(device), first, walk.times[0].expand(len(indices)))
     walking = chosen(process, x, walk.times, noise=noise, **(settings or {}))
     plan = on_schedule(plan, trained, process.schedule)
-    return sample(walking, plan, on_step=on_step, cancelled=cancelled)
+    return sample(walking, plan, on_step=on_step, cancelled=cancelled, max_batch=max_batch)

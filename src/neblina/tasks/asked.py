@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from neblina.bundle.bundle import Bundle
 from neblina.core.conditions import NULL_LABEL, Condition
@@ -87,14 +85,6 @@ def refuse_untold(bundle: Bundle, verb: str) -> None:
         return
     able = next((f"use {each}" for each, told in _TELLS.items() if told == joined), "no verb here tells it that")
     raise SettingError(f"this model is told {_TOLD[joined]}, which {verb} has not: {able}, or take another model")
-
-
-def joined(condition: Condition, maps: Tensor) -> Condition:
-    """The condition with maps of shape (1, C, h, w) joined to every sample, in guidance's other branch too."""
-    given = condition.given
-    count = len(next(iter(given.values()))) if given else 1
-    unsaid = None if condition.unsaid is None else joined(condition.unsaid, maps)
-    return replace(condition, spatial=maps.expand(count, *maps.shape[1:]), unsaid=unsaid)
 
 
 def how_many(settings: Settings, *given: object) -> int:

@@ -30,7 +30,7 @@ from neblina.samplers import samplers
 from neblina.samplers.ancestral import ddim, ddim_invert
 from neblina.samplers.drive import sample
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many, joined, refuse_untold
+from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
 from neblina.tasks.photos import Fit, Photo, fit
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.settings import Noticed, Settings
@@ -89,7 +89,7 @@ def edit(
     stretch = Stretch(model.encoded(pictures), t_start)
     maps = _depth_map(model, photo, depth, placed)
     if maps is not None:
-        condition = joined(condition, maps)
+        condition = condition.with_maps(maps)
     if method == "inversion":
         if count > len({prompt} if prompt is None or isinstance(prompt, str) else set(prompt)) and labels is None:
             warnings.warn(
@@ -159,7 +159,7 @@ def _inverted(
     unguided = replace(settings, n=1, guidance=1.0, omega=None, negative=None, offset=0)
     prompt, label = (source, None) if model.bundle.text is not None else (None, source or None)
     condition = conditions_of(model.bundle, prompt, label, unguided, size=size, count=1)
-    condition = condition if maps is None else joined(condition, maps)
+    condition = condition if maps is None else condition.with_maps(maps)
     walk = route.walk
     times = truncate(walk.times, stretch.t_start, 0.0).flip(0)
     if settings.on_begin is not None:

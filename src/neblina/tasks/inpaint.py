@@ -22,10 +22,10 @@ from neblina.core.errors import SettingError
 from neblina.data.files import Pixels
 from neblina.samplers import samplers
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many, joined, refuse_untold
+from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
 from neblina.tasks.masks import Mask, Values, feather, to_latent
 from neblina.tasks.photos import Photo, fit, to_pixels
-from neblina.tasks.sampling import Work, route_of, sampled
+from neblina.tasks.sampling import Layout, Work, route_of, sampled
 from neblina.tasks.seams import paste_seamlessly
 from neblina.tasks.settings import Settings
 from neblina.tasks.sizes import check_area
@@ -59,7 +59,8 @@ def inpaint(
         SettingError: a strength out of range, or a model that does not fit.
     """
     values = feather(mask.values, soften) if soften else mask.values
-    return _made(model, photo.pixels, mask.values, values, prompt, labels, strength, settings)
+    asked = _asked(model, mask.values, prompt, labels, settings)
+    return made_inside(model, photo.pixels, mask.values, values, asked, strength, settings)
 
 
 @dataclass(frozen=True)
@@ -106,45 +107,69 @@ def outpaint(
     # the network sees the picture go on rather than end
     canvas = np.pad(photo.pixels, [*around, (0, 0)], mode="symmetric")
     values = np.pad(np.zeros(photo.size, np.float32), around, constant_values=1.0)
-    return _made(model, canvas, values, values, prompt, labels, 1.0, settings)
+    return made_inside(model, canvas, values, values, _asked(model, values, prompt, labels, settings), 1.0, settings)
 
 
-def _made(
-    model: Model,
-    pixels: Pixels,
-    region: Values,
-    blend: Values,
-    prompt: str | Sequence[str] | None,
-    labels: Labels | None,
-    strength: float,
-    settings: Settings,
-) -> Tensor:
-    """What is made inside `region` of a picture, mixed with it by `blend`."""
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for inside a mask.
+
+    Attributes:
+        condition: of every picture, or of one for all.
+        count: how many.
+        layout: what is asked for where; None for the condition everywhere.
+    """
+
+    condition: Condition
+    count: int
+    layout: Layout | None = None
+
+
+def _asked(
+    model: Model, region: Values, prompt: str | Sequence[str] | None, labels: Labels | None, settings: Settings
+) -> Asked:
+    """One condition everywhere."""
     refuse_untold(model.bundle, "inpaint")
+    placed = fit((region.shape[0], region.shape[1]), model.multiple)
+    count = how_many(settings, prompt, labels)
+    return Asked(conditions_of(model.bundle, prompt, labels, settings, size=placed.padded, count=count), count)
+
+
+def made_inside(
+    model: Model, pixels: Pixels, region: Values, blend: Values, asked: Asked, strength: float, settings: Settings
+) -> Tensor:
+    """What is made inside a region of a picture, mixed with it by `blend`: uint8 of shape (n, 3, H, W).
+
+    Args:
+        pixels: of the picture, shape (H, W, 3).
+        region, blend: shape (H, W), in [0, 1]; bytes where `blend` is 0 are the picture's.
+        asked: for a model that is told the mask, without the maps that tell it.
+        strength, settings: as in `inpaint`.
+    """
     route = route_of(model.bundle, settings)
     height, width = region.shape
     placed = fit((height, width), model.multiple)
     pictures = model.from_pixels(placed.pad(pixels))
     free = (placed.pad(region) > 0).astype(np.float32)
     cells = torch.from_numpy(to_latent(free, model.bundle.codec.factor))[None, None]
-    count = how_many(settings, prompt, labels)
-    condition = conditions_of(model.bundle, prompt, labels, settings, size=placed.padded, count=count)
+    condition, layout = asked.condition, asked.layout
     latents = model.encoded(pictures)
     known: tuple[Tensor, Tensor] | None = (latents, cells.expand(latents.shape))
     start: Tensor | None = latents if strength < 1 else latents * (1 - cells)  # of what goes, nothing shows through
     if model.bundle.pipeline.joined == "mask":
-        condition, known = told_mask(model, condition, pictures, torch.from_numpy(free)[None, None], cells), None
+        maps, known = told_mask(model, pictures, torch.from_numpy(free)[None, None], cells), None
+        condition, layout = condition.with_maps(maps), None if layout is None else layout.told(maps)
     if strength == 1 and (known is None or "known" in samplers[route.sampler].choices):
         start = None  # what keeps the outside in its own way begins at noise
     stretch = Stretch() if start is None else Stretch(start, route.time_of(strength))
-    work = Work(condition, model.latent_shape(placed.padded), count, stretch, known)
+    work = Work(condition, model.latent_shape(placed.padded), asked.count, stretch, known, layout=layout)
     made = model.decoded(sampled(model.bundle, work, settings, device=model.device))
     pasted = [paste_seamlessly(pixels, placed.cut(to_pixels(one.expand(3, -1, -1))), blend) for one in made]
     return torch.from_numpy(np.stack(pasted)).permute(0, 3, 1, 2).contiguous()
 
 
-def told_mask(model: Model, condition: Condition, pictures: Tensor, free: Tensor, cells: Tensor) -> Condition:
-    """The condition of a checkpoint that is told the mask (1 channel) and the picture without its inside.
+def told_mask(model: Model, pictures: Tensor, free: Tensor, cells: Tensor) -> Tensor:
+    """What a checkpoint is told: the mask (1 channel) and the picture without its inside, shape (1, 1 + C, h, w).
 
     Args:
         pictures: (1, C, H, W) in [−1, 1].
@@ -152,4 +177,4 @@ def told_mask(model: Model, condition: Condition, pictures: Tensor, free: Tensor
         cells: the same on the latent grid.
     """
     outside = model.encoded(pictures * (free < 0.5))
-    return joined(condition, torch.cat([cells, outside], dim=1))
+    return torch.cat([cells, outside], dim=1)

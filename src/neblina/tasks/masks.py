@@ -38,8 +38,21 @@ class Mask:
     changes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Sense:
+    """What a mask is laid on, and what its colours mean, in words."""
+
+    whole: str
+    white: str
+    black: str
+
+
+_CHANGED = _Sense("photo", "where the photo is changed", "where it is kept")
+_PLACED = _Sense("canvas", "where an element is", "where it is not")
+
+
 def read_mask(given: Given, size: tuple[int, int]) -> Mask:
-    """Read a mask for a photo of `size` (H, W).
+    """Read a mask for a photo of `size` (H, W): white is changed, black is kept.
 
     Transparent parts are black: white strokes on a transparent layer are a mask. A lossy format (JPEG) blurs the edge
     and dirties the black beside it, so its values are rounded to black and white.
@@ -51,13 +64,32 @@ def read_mask(given: Given, size: tuple[int, int]) -> Mask:
         DataError: a file that is not one still picture; another size than the photo's; a coloured picture; nothing
             marked, or everything.
     """
+    mask = _marked(given, size, _CHANGED)
+    if bool((mask.values == 1).all()):
+        raise DataError(
+            f"the mask {mask.path} is white all over: nothing of the photo would be kept. Make a new picture with "
+            "neblina generate, or change all of this one with neblina edit"
+        )
+    return mask
+
+
+def read_place(given: Given, size: tuple[int, int]) -> Mask:
+    """Read where an element of a canvas of `size` (H, W) is: white is here, black is elsewhere; as `read_mask`.
+
+    Raises:
+        DataError: as `read_mask`; but an element may be everywhere.
+    """
+    return _marked(given, size, _PLACED)
+
+
+def _marked(given: Given, size: tuple[int, int], sense: _Sense) -> Mask:
     decoded = decode(given)
-    path = decoded.path
+    path, whole = decoded.path, sense.whole
     height, width = decoded.colour.shape[:2]
     if (height, width) != size:
         raise DataError(
-            f"the mask {path} is {width}x{height} and the photo is {size[1]}x{size[0]}; they lie one on the other, so "
-            "save the mask at the photo's size"
+            f"the mask {path} is {width}x{height} and the {whole} is {size[1]}x{size[0]}; they lie one on the other, "
+            f"so save the mask at the {whole}'s size"
         )
     seen = decoded.colour if decoded.alpha is None else decoded.colour * decoded.alpha[..., None]
     spread = seen.max(-1) - seen.min(-1)
@@ -65,8 +97,8 @@ def read_mask(given: Given, size: tuple[int, int]) -> Mask:
         row, column = np.unravel_index(int(spread.argmax()), spread.shape)
         hint = "" if decoded.alpha is None else "; to use its transparency, save that as a picture of its own"
         raise DataError(
-            f"the mask {path} is coloured (at column {column}, row {row}); a mask is white where the photo is changed "
-            f"and black where it is kept{hint}"
+            f"the mask {path} is coloured (at column {column}, row {row}); a mask is white {sense.white} and black "
+            f"{sense.black}{hint}"
         )
     values = (seen.mean(-1) / 255).astype(np.float32)
     changes = decoded.changes
@@ -74,13 +106,8 @@ def read_mask(given: Given, size: tuple[int, int]) -> Mask:
         values = (values >= 0.5).astype(np.float32)
         changes = (*changes, "rounded to black and white, since its format is lossy")
     if not values.any():
-        raise DataError(f"the mask {path} is black all over: it marks nothing. White is what is changed")
-    if bool((values == 1).all()):
-        raise DataError(
-            f"the mask {path} is white all over: nothing of the photo would be kept. Make a new picture with "
-            "neblina generate, or change all of this one with neblina edit"
-        )
-    return Mask(values, decoded.path, decoded.sha256, changes)
+        raise DataError(f"the mask {path} is black all over: it marks nothing. White is {sense.white}")
+    return Mask(values, path, decoded.sha256, changes)
 
 
 def to_latent(values: Values, factor: int) -> Values:

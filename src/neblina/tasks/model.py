@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from neblina.core.shards import Filing
 from neblina.data.files import Pixels
 from neblina.samplers.generate import Stretch
 from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
+from neblina.tasks.compose import compose
 from neblina.tasks.decoding import Given
 from neblina.tasks.edit import edit
 from neblina.tasks.handed import notice, opened_photo
 from neblina.tasks.inpaint import Margins, inpaint, outpaint
 from neblina.tasks.masks import Mask, read_mask, thinness
+from neblina.tasks.panorama import panorama
 from neblina.tasks.photos import Photo, to_network
 from neblina.tasks.sampling import Work, route_of, sampled
+from neblina.tasks.scenes import Scene, read_scene, scene_of
 from neblina.tasks.settings import settings_of
 from neblina.tasks.sizes import latent_shape
 from neblina.tasks.upscale import upscale
@@ -286,6 +289,94 @@ class Model:
             noise_level=noise_level,
             strength=strength,
             labels=labels,
+            settings=asked,
+        )
+
+    @checked
+    @within_memory()
+    def compose(
+        self,
+        scene: Scene | Mapping[str, Any] | str | Path,
+        *,
+        photo: Given | Photo | None = None,
+        mask: Given | Mask | None = None,
+        strength: float | None = None,
+        window: int | None = None,
+        overlap: int | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Every element of a scene in its place, without training anything.
+
+        Args:
+            scene: a `tasks.scenes.Scene`, its plain values, or the path of a scene file.
+            photo: of the scene's size, to begin at in place of noise.
+            mask: of the photo, as in `inpaint`: the scene is placed inside it, and outside every byte stays.
+            strength: how far towards noise the photo is taken, above 0, at most 1; None is 0.6, or 1 inside a mask.
+            window: side, in pixels, of the windows in which a larger canvas is looked at; None is that of the model's
+                own pictures.
+            overlap: pixels that windows share at least; None is half a window.
+            settings: as in `edit`.
+        Returns:
+            uint8 of shape (n, C, H, W), of the scene's size; with a mask C is 3.
+        Raises:
+            SettingError, DataError: as in `edit`; a scene that does not fit its canvas or the model.
+        """
+        asked = settings_of(settings)
+        given = read_scene(scene) if isinstance(scene, str | Path) else scene
+        placed = given if isinstance(given, Scene) else scene_of(given)
+        opened = None if photo is None else opened_photo(photo)
+        area = mask if mask is None or isinstance(mask, Mask) else read_mask(mask, placed.size)
+        return compose(
+            self,
+            placed,
+            photo=opened,
+            mask=area,
+            strength=strength,
+            window=window,
+            overlap=overlap,
+            settings=asked,
+        )
+
+    @checked
+    @within_memory()
+    def panorama(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        size: tuple[int, int],
+        labels: Labels | None = None,
+        wrap: bool = False,
+        window: int | None = None,
+        overlap: int | None = None,
+        even: bool = False,
+        **settings: Any,
+    ) -> Tensor:
+        """A picture of any size, through overlapping windows of the size that the model knows.
+
+        Args:
+            prompt: what it shows; several divide its width from left to right.
+            size: (height, width) in pixels.
+            labels: the same as classes, of a model of classes.
+            wrap: whether the right border meets the left without a seam.
+            window, overlap: as in `compose`.
+            even: windows count as much at their borders as in their middle, as in the paper; else one fades into
+                another.
+            settings: as in `edit`.
+        Returns:
+            uint8 of shape (n, C, H, W).
+        Raises:
+            SettingError: as in `edit`; more prompts than there are columns of cells.
+        """
+        asked = settings_of(settings)
+        return panorama(
+            self,
+            prompt,
+            labels=labels,
+            size=size,
+            wrap=wrap,
+            window=window,
+            overlap=overlap,
+            even=even,
             settings=asked,
         )
 

@@ -13,7 +13,10 @@ from neblina.bundle.bundle import Bundle
 from neblina.bundle.schedulers import route
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError
-from neblina.guidance.settings import GuidanceSettings
+from neblina.core.noise import SampleNoise
+from neblina.core.windows import Cover
+from neblina.guidance.bootstrap import Backdrop, until_share
+from neblina.guidance.settings import Composition, GuidanceSettings, Place
 from neblina.processes.foreign import ForeignGrid, Walk, make_walk
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.grids import truncate
@@ -74,6 +77,7 @@ class Route:
         return 1.0 if taken == self.steps else float(self.walk.times[self.steps - taken])
 
 
+_EVEN = 50
 _TENSORS = {"known", "mask"}  # of samplers with a way of their own around what is known: not a user's settings
 
 
@@ -97,6 +101,34 @@ def route_of(bundle: Bundle, settings: Settings) -> Route:
     return Route(sampler, steps, grid, {**own, **settings.settings}, other or bundle.schedule, other)
 
 
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What is asked for where on a canvas, the same for every picture.
+
+    Attributes:
+        places: their conditions are of one picture; those that share what guidance goes away from share the object.
+        behind, cover: of the background, as in `guidance.settings.Composition`.
+        colours: clean latents of pictures of one colour, shape (n, C), to show places alone on; None to show none so.
+        share: of the steps at which they are shown alone.
+    """
+
+    places: tuple[Place, ...] = ()
+    behind: Tensor | None = None
+    cover: Cover | None = None
+    colours: Tensor | None = None
+    share: float = 0.0
+
+    def told(self, maps: Tensor) -> Layout:
+        """The same of a model that is told maps of the canvas, shape (1, C, h, w); what was shared stays shared."""
+        others = {id(own): own for own in (place.condition.unsaid for place in self.places) if own is not None}
+        with_maps = {key: own.with_maps(maps) for key, own in others.items()}
+
+        def told(condition: Condition) -> Condition:
+            return replace(condition.with_maps(maps), unsaid=with_maps.get(id(condition.unsaid)))
+
+        return replace(self, places=tuple(replace(p, condition=told(p.condition)) for p in self.places))
+
+
 @dataclass(frozen=True)
 class Work:
     """What is sampled.
@@ -108,6 +140,7 @@ class Work:
         stretch: where to begin and to end; its data has one entry a picture, or one for all.
         known: clean latents and where they are free, as in `guidance.known`, one a picture or one for all.
         crops: side and overlap, in cells, of the crops that the network is asked about; None for the whole.
+        layout: what is asked for where, on the background that `condition` is of; None for one condition everywhere.
     """
 
     condition: Condition
@@ -116,6 +149,7 @@ class Work:
     stretch: Stretch = field(default_factory=Stretch)
     known: tuple[Tensor, Tensor] | None = None
     crops: tuple[int, int] | None = None
+    layout: Layout | None = None
 
 
 def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.device) -> Tensor:
@@ -139,6 +173,7 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
     made: dict[int, Tensor] = {}
     for numbers in _batches(work, batch):
         stretch, own, guided = work.stretch, dict(way.settings), guiding
+        condition, *others = _conditions([work.condition, *_placed(work)], numbers)
         if stretch.start is not None:
             stretch = replace(stretch, start=_rows(stretch.start, numbers))
         if work.known is not None:
@@ -147,13 +182,17 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
                 own |= {"known": data, "mask": 1 - free}
             else:
                 guided = replace(guided, known=(data, free))
+        if work.layout is not None:
+            places = tuple(replace(p, condition=c) for p, c in zip(work.layout.places, others, strict=True))
+            composition = _composition(bundle, work, way, settings, numbers)
+            guided = replace(guided, composition=replace(composition, places=places))
         made |= zip(
             numbers,
             generate(
                 bundle.denoiser(),
                 work.shape,
                 [settings.offset + number for number in numbers],
-                condition=_conditions(work.condition, numbers),
+                condition=condition,
                 sampler=way.sampler,
                 steps=way.steps,
                 grid=way.grid,
@@ -163,6 +202,7 @@ def sampled(bundle: Bundle, work: Work, settings: Settings, *, device: torch.dev
                 seed=settings.seed,
                 device=device,
                 settings=own,
+                max_batch=settings.max_batch,
                 on_step=settings.on_step,
                 cancelled=settings.cancelled,
             ).cpu(),
@@ -229,7 +269,41 @@ def _rows(values: Tensor, numbers: Sequence[int]) -> Tensor:
     return values.expand(len(numbers), *values.shape[1:]) if len(values) == 1 else values[list(numbers)]
 
 
-def _conditions(condition: Condition, numbers: Sequence[int]) -> Condition:
+def _placed(work: Work) -> list[Condition]:
+    return [] if work.layout is None else [place.condition for place in work.layout.places]
+
+
+def _composition(bundle: Bundle, work: Work, way: Route, settings: Settings, numbers: Sequence[int]) -> Composition:
+    """The layout for some pictures, but for its places."""
+    layout = work.layout or Layout()
+    backdrop, until = None, 1.0
+    if layout.colours is not None and layout.share > 0:
+        indices = [settings.offset + number for number in numbers]
+        first = SampleNoise(settings.seed, indices)(torch.empty(len(numbers), *work.shape))
+        backdrop = Backdrop(layout.colours, first, settings.seed, indices)
+        # an adaptive sampler chooses its steps on the way: its share is of an even walk
+        walk = make_walk("log_snr", way.schedule, _EVEN) if samplers[way.sampler].adaptive else way.walk
+        times = truncate(walk.times, work.stretch.t_start, work.stretch.t_end)
+        until = until_share(times, layout.share)
+        if way.other_schedule is not None:  # plans are asked at times of the schedule that the network was trained on
+            until = float(bundle.schedule.time(way.schedule.log_snr(torch.tensor([until], dtype=torch.float64))))
+    return Composition((), layout.behind, layout.cover, backdrop, until)
+
+
+def _conditions(conditions: Sequence[Condition], numbers: Sequence[int]) -> list[Condition]:
+    """Conditions of some pictures, where each is of every picture or of one for all; what is shared stays shared."""
+    unsaid: dict[int, Condition] = {}
+    chosen = []
+    for condition in conditions:
+        rows = torch.tensor([0] * len(numbers) if _is_alone(condition) else list(numbers))
+        other = condition.unsaid
+        if other is not None and id(other) not in unsaid:
+            unsaid[id(other)] = other.take(torch.zeros_like(rows) if _is_alone(other) else rows)
+        own = replace(condition, unsaid=None).take(rows)
+        chosen.append(own if other is None else replace(own, unsaid=unsaid[id(other)]))
+    return chosen
+
+
+def _is_alone(condition: Condition) -> bool:
     given = condition.given
-    alone = not given or len(next(iter(given.values()))) == 1
-    return condition.take(torch.zeros(len(numbers), dtype=torch.int64) if alone else torch.tensor(list(numbers)))
+    return not given or len(next(iter(given.values()))) == 1

@@ -50,7 +50,9 @@ class Settings:
         clip_skip: layers at the text encoder's end that are left out.
         seed: any integer.
         offset: number of the first picture under the seed.
-        batch: pictures made together; guidance doubles what the network is given at once.
+        batch: pictures made together; guidance doubles what the network is given at once, places of a canvas and
+            windows of it multiply it.
+        max_batch: most samples in one network call; None is what free memory holds.
         on_begin: told how many answers the work takes, None where a sampler decides on the way.
         on_step: told after every answer of every batch.
         cancelled: asked before every step; once True, Cancelled is raised.
@@ -77,6 +79,7 @@ class Settings:
     seed: int = 0
     offset: int = 0
     batch: int | None = None
+    max_batch: int | None = None
     on_begin: Callable[[int | None], None] | None = None
     on_step: OnStep | None = None
     cancelled: Callable[[], bool] | None = None
@@ -99,6 +102,8 @@ class Settings:
             raise SettingError(
                 f"n ({self.n}) and batch ({self.batch}) are at least 1, offset ({self.offset}) at least 0"
             )
+        if self.max_batch is not None and self.max_batch < 1:
+            raise SettingError(f"max_batch is at least 1 sample a network call, not {self.max_batch}")
         choose("way with long prompts", self.long_prompt, LONG_PROMPTS)
         if self.clip_skip is not None and self.clip_skip < 0:
             raise SettingError(f"clip_skip leaves out at least 0 layers, not {self.clip_skip}")

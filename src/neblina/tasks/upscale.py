@@ -23,7 +23,7 @@ from neblina.core.noise import BESIDE, SampleNoise
 from neblina.data.pictures import to_uint8
 from neblina.processes.gaussian import GaussianProcess
 from neblina.samplers.generate import Stretch
-from neblina.tasks.asked import Labels, conditions_of, how_many, joined, refuse_untold
+from neblina.tasks.asked import Labels, conditions_of, how_many, refuse_untold
 from neblina.tasks.photos import Photo, fit, resize
 from neblina.tasks.sampling import Work, route_of, sampled
 from neblina.tasks.settings import Settings
@@ -94,7 +94,7 @@ def _told(
     if model.bundle.small is None:
         if noise_level is not None:
             raise SettingError("this model reads the small picture as it is: leave noise_level out")
-        condition = joined(condition, small)
+        condition = condition.with_maps(small)
     else:
         condition = _with_noise(
             model, condition, small, count, NOISE_LEVEL if noise_level is None else noise_level, settings

@@ -138,7 +138,42 @@ def upscale(
     )
 
 
-for _verb in (generate, edit, inpaint, outpaint, upscale):
+def compose(
+    model: Model,
+    settings: Settings,
+    *,
+    scene: Mapping[str, Any],
+    photo: str | None = None,
+    mask: str | None = None,
+    strength: float | None = None,
+    window: int | None = None,
+    overlap: int | None = None,
+    background: str | None = None,
+) -> Tensor:
+    """Every element of a scene in its place; arguments as in `Model.compose`, the scene as its plain values."""
+    opened = None if photo is None else opened_photo(photo, background=background)
+    return model.compose(scene, photo=opened, mask=mask, strength=strength, window=window, overlap=overlap, **settings)
+
+
+def panorama(
+    model: Model,
+    settings: Settings,
+    *,
+    size: str,
+    prompt: Prompt = None,
+    labels: Labels | None = None,
+    wrap: bool = False,
+    window: int | None = None,
+    overlap: int | None = None,
+    even: bool = False,
+) -> Tensor:
+    """A large picture; arguments as in `Model.panorama`, `size` as 2048x512."""
+    return model.panorama(
+        prompt, labels=labels, size=read_size(size), wrap=wrap, window=window, overlap=overlap, even=even, **settings
+    )
+
+
+for _verb in (generate, edit, inpaint, outpaint, upscale, compose, panorama):
     verbs.add(_verb, _verb.__name__)
 
 

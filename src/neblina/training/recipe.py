@@ -5,13 +5,12 @@ torch, so that a command line that only prints its help does not wait for it.
 """
 
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from neblina.core import written
 from neblina.core.errors import SettingError, choose
 
 Positive = Annotated[int, Field(ge=1)]
@@ -172,8 +171,7 @@ class Recipe(Section):
 
 def packaged() -> tuple[str, ...]:
     """Names of the recipes in the package."""
-    folder = resources.files("neblina") / "recipes"
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")))
+    return tuple(written.packaged("recipes"))
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -185,26 +183,20 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     Raises:
         SettingError: no such recipe, an unknown setting, or a value out of range.
     """
-    if name in packaged():
-        where, text = (
-            f"recipe {name!r}",
-            (resources.files("neblina") / "recipes" / f"{name}.yaml").read_text(),
-        )
+    shipped = written.packaged("recipes")
+    where = f"recipe {name!r}"
+    if name in shipped:
+        text = shipped[name].read_text("utf-8")
     elif name.endswith((".yaml", ".yml")):
         if not Path(name).exists():
             raise SettingError(f"{name} does not exist")
-        where, text = f"recipe {name!r}", Path(name).read_text()
+        text = Path(name).read_text()
     elif Path(name).exists():
         return load_recipe("pictures", _merged({"name": _stem(name), "data": {"source": name}}, overrides or {}))
     else:
-        choose("recipe, a YAML file or a path to pictures", name, packaged())
+        choose("recipe, a YAML file or a path to pictures", name, shipped)
         raise AssertionError
-    try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise SettingError(f"{where} is not YAML: {error}") from error
-    if not isinstance(content, Mapping):
-        raise SettingError(f"{where} is a {type(content).__name__}; a recipe is settings under names")
+    content = written.Written(where, text).values("a recipe is settings under names")
     return build_recipe(_merged(content, overrides or {}), where, text)
 
 
@@ -214,10 +206,8 @@ def build_recipe(content: Mapping[str, Any], where: str, text: str = "") -> Reci
     Raises:
         SettingError: an unknown setting or a value out of range, with the line it stands in if `text` has it.
     """
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise SettingError("\n".join(_sentence(one, where, text) for one in error.errors())) from error
+    recipe: Recipe = written.Written(where, text).checked(Recipe, content)
+    return recipe
 
 
 def differences(one: Recipe, other: Recipe) -> Iterator[str]:
@@ -246,29 +236,3 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _stem(path: str) -> str:
     return Path(path).resolve().name.split(".")[0] or "run"
-
-
-def _sentence(error: Any, where: str, text: str) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    leaf = str(error["loc"][-1]) if error["loc"] else ""
-    line = _line(yaml.compose(text), [str(part) for part in error["loc"]]) if text else None
-    start = f"{where}, line {line}: {place}" if line else f"{where}: {place}"
-    if error["type"] == "extra_forbidden":
-        section: Any = Recipe
-        for part in error["loc"][:-1]:
-            section = section.model_fields[str(part)].annotation
-        try:
-            choose("setting", leaf, section.model_fields)
-        except SettingError as unknown:
-            return f"{start} is not a setting.{str(unknown).removeprefix(f'{leaf!r} is not a setting.')}"
-    return f"{start} = {error['input']!r}: {error['msg']}"
-
-
-def _line(node: Any, path: list[str]) -> int | None:
-    """The line of a setting in a YAML document, if it stands there."""
-    if not path or not isinstance(node, yaml.MappingNode):
-        return None
-    for key, value in node.value:
-        if key.value == path[0]:
-            return key.start_mark.line + 1 if len(path) == 1 else _line(value, path[1:])
-    return None
