@@ -13,7 +13,7 @@ from neblina.tasks.model import Model
 from neblina.training.build import new_model
 from neblina.training.recipe import Recipe, build_recipe, differences, load_recipe, packaged
 
-SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "scattered": (1, 56, 56)}
 
 
 @pytest.mark.parametrize("name", packaged())
