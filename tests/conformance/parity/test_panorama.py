@@ -2,7 +2,7 @@
 
 Its windows are some cells apart and count alike everywhere: `even`, and an overlap of the rest. It averages the x_{t−1}
 of its windows, each with a state of its own; what a step is linear in (one belief, or the several of a sampler with a
-memory or with stages) may as well be averaged before, so the two agree. Clipping is not linear, and is turned off there.
+memory or with stages) may as well be averaged before, so the two agree. Clipping is not linear, and turned off there.
 """
 
 from functools import partial
