@@ -211,18 +211,19 @@ def _conditions(model: Model, scene: Scene, settings: Settings, shown: tuple[int
 def _texts(
     model: Model, said: Sequence[Background | Placed], settings: Settings, shown: tuple[int, int]
 ) -> list[Condition]:
-    """Conditions of prompts, encoded together."""
-    general = settings.negative if isinstance(settings.negative, str) else None
-    negatives = [(general if each.negative is None else each.negative) or "" for each in said]
-    prompts = [each.prompt or "" for each in said]
-    together = replace(settings, negative=negatives, n=len(said))
-    encoded = conditions_of(model.bundle, prompts, None, together, size=shown, count=len(said))
-    first = {negative: negatives.index(negative) for negative in negatives}
-    conditions = [encoded.take(torch.tensor([number])) for number in range(len(said))]
-    return [
-        replace(condition, unsaid=conditions[first[negative]].unsaid)
-        for condition, negative in zip(conditions, negatives, strict=True)
-    ]
+    """Conditions of prompts, each encoded by itself as `generate` would."""
+    shared: dict[object, Condition | None] = {}
+    conditions = []
+    for each in said:
+        negative = settings.negative if each.negative is None else each.negative
+        own = replace(settings, negative=negative)
+        if each.guidance is not None:
+            own = replace(own, guidance=each.guidance, omega=None)
+        condition = conditions_of(model.bundle, each.prompt or "", None, own, size=shown, count=1)
+        length = None if condition.text is None else condition.text.shape[1]  # in pieces, both branches are as long
+        key = (tuple(negative) if isinstance(negative, Sequence) else negative, length)
+        conditions.append(replace(condition, unsaid=shared.setdefault(key, condition.unsaid)))
+    return conditions
 
 
 def _weight(model: Model, own: float | None, settings: Settings, condition: Condition) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.core.windows import cover, touching
 from neblina.data.pictures import to_uint8
@@ -106,10 +106,14 @@ def _along(
     together = replace(settings, n=count, offset=0)
     said = conditions_of(model.bundle, prompt, labels, together, size=shown, count=count)
     each = [said.take(torch.tensor([number])) for number in range(count)]
-    unsaid = each[0].unsaid
     if said.labels is not None:
-        unsaid = Condition(torch.tensor([NULL_LABEL]))
-    return [replace(one, unsaid=unsaid) for one in each]
+        return [replace(one, unsaid=each[0].null()) for one in each]
+    shared: dict[object, Condition | None] = {}  # in pieces, both branches are as long
+    return [replace(one, unsaid=shared.setdefault(_pieces(one), one.unsaid)) for one in each]
+
+
+def _pieces(condition: Condition) -> int:
+    return 0 if condition.text is None else condition.text.shape[1]
 
 
 def _length(given: object) -> int:

@@ -21,6 +21,7 @@ from neblina.core.errors import DataError, SettingError
 from neblina.samplers import samplers
 from neblina.samplers.ancestral import ddim
 from neblina.tasks import compose
+from neblina.tasks.compose import windows_of
 from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.model import Model
 from neblina.tasks.order import PICK, Order, in_turn, own_kinds
@@ -29,7 +30,7 @@ from neblina.tasks.sampling import route_of
 from neblina.tasks.scene_values import masks_in, plain_scene, with_masks
 from neblina.tasks.settings import Settings
 from neblina.tasks.upscale import NOISE_LEVEL, STRENGTH
-from neblina.tasks.verbs import FILES, verbs
+from neblina.tasks.verbs import FILES, read_size, verbs
 
 PARTS = ("unconditional", "autoguidance", "classifier", "vae", "tokenizer")  # arguments that are paths of models
 _LORA = "lora "
@@ -125,6 +126,8 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
         settled["size"] = f"{model.shape[2]}x{model.shape[1]}"
     if verb == "compose" and "photo" in given:
         settled["strength"] = 1.0 if "mask" in given else compose.STRENGTH
+    if verb in ("compose", "panorama"):
+        settled |= _windows(model, given)
     if verb == "upscale" and model.bundle.pipeline.joined != "low resolution":
         settled["strength"] = STRENGTH
     elif verb == "upscale" and model.bundle.small is not None:
@@ -132,6 +135,13 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
     settled = {name: value for name, value in settled.items() if value not in (None, "", {}, inspect.Parameter.empty)}
     own = {name: value for name, value in given.items() if name not in ("omega", "settings")}  # held above
     return {**own, **settled, **own, "grid": grid if isinstance(grid, str) else None}  # what was asked stands first
+
+
+def _windows(model: Model, given: Mapping[str, Any]) -> dict[str, int]:
+    """Side and overlap of the windows that a canvas is looked at through, in pixels."""
+    size = (given["scene"]["size"][1], given["scene"]["size"][0]) if "scene" in given else read_size(given["size"])
+    found, factor = windows_of(model, size, given.get("window"), given.get("overlap")), model.bundle.codec.factor
+    return {"window": found.side * factor, "overlap": found.overlap * factor}
 
 
 def _is_undone(model: Model, asked: Settings) -> bool:
