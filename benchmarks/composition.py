@@ -1,6 +1,6 @@
 """Composing a canvas, against the authors' procedure in one process, on the same network and with equal pictures.
 
-    python benchmarks/composition.py [--size tiny small] [--rounds 5]
+    python benchmarks/composition.py [--size tiny small] [--rounds 5] [--clock cpu]
     python benchmarks/composition.py --size sd --steps 1 --rounds 3
     python benchmarks/composition.py --views [--size tiny small]
     python benchmarks/composition.py --memory
@@ -8,18 +8,21 @@
 The authors' procedure is that of the released code, written anew: at every step a loop over views and prompts, each
 with its two branches of guidance in one call, a DDIM step of each view by itself, and the mean of what comes out. Ours
 is `generate` with a `Composition`, everything in one call a step. The sides take turns; the ratio is the median over
-rounds. Networks are U-Nets of Stable Diffusion's kind with random weights; `small` is a sixteenth of its width.
+rounds, of wall time, or of processor time for a machine that is shared (with OMP_NUM_THREADS=1). Networks are U-Nets
+of Stable Diffusion's kind with random weights; `small` is a tenth of its width.
 
 --views says what a view costs by how many there are. --memory samples two steps on canvases of several sizes in
 processes of their own, and says the most that was resident over what it was when the network had been made.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +40,8 @@ from neblina.processes.tables import ScaledLinear
 from neblina.samplers.generate import generate
 
 WEIGHT = 7.5
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 CONFIGS: dict[str, dict[str, Any]] = {
     "tiny": TINY_UNET,
     "small": {**UNET, "sample_size": 32, "block_out_channels": [32, 64, 128], "attention_head_dim": 4}
@@ -154,7 +159,7 @@ def ours(one: Case, max_batch: int | None = None) -> Tensor:
     )
 
 
-def table(size: str, steps: int, rounds: int) -> None:
+def table(size: str, steps: int, rounds: int, clock: Clock) -> None:
     """Regions, windows, and both."""
     denoiser = network(size)
     cases = {
@@ -172,32 +177,34 @@ def table(size: str, steps: int, rounds: int) -> None:
             made, wanted = ours(one), theirs(one)
             apart = float((made - wanted).abs().max() / wanted.abs().max())
             assert apart < 1e-4, f"{name}: the pictures differ by {apart}"
-        found = compare(lambda one=one: ours(one), lambda one=one: theirs(one), rounds)
+        found = compare(lambda one=one: ours(one), lambda one=one: theirs(one), rounds, clock=clock)
         print(found.row(f"{size}: {name}"), flush=True)
 
 
-def per_view(size: str, steps: int, rounds: int) -> None:
+def per_view(size: str, steps: int, rounds: int, clock: Clock) -> None:
     """Milliseconds a view, branches of guidance included, by the number of views."""
     denoiser = network(size)
     for windows in (1, 2, 4, 8, 16):
         one = case(size, denoiser, 1, windows, steps)
-        found = compare(lambda one=one: ours(one), lambda one=one: theirs(one), rounds)
+        found = compare(lambda one=one: ours(one), lambda one=one: theirs(one), rounds, clock=clock)
         each = [1000 * seconds / steps / windows for seconds in (found.ours, found.theirs)]
         print(f"| {size} | {windows} | {each[0]:.1f} | {each[1]:.1f} | {found.ratio:.2f}× |", flush=True)
 
 
-def resident() -> float:
-    """Megabytes that this process held at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(which: str) -> float:
+    """Megabytes of this process as Linux counts them: VmRSS, now, or VmHWM, at most since it was last reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
 
 
 def memory(windows: int, max_batch: int | None, side: str) -> None:
     """In a process of its own: the most that two steps take beyond the network."""
     denoiser = network("small")
-    before = resident()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
     one = case("small", denoiser, 1, windows, 2)
     _ = theirs(one) if side == "theirs" else ours(one, max_batch)
-    print(f"{resident() - before:.0f}")
+    print(f"{resident('VmHWM') - before:.0f}")
 
 
 def memories() -> None:
@@ -217,6 +224,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", default=["tiny", "small"], choices=list(CONFIGS))
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", default="wall", choices=list(CLOCKS))
     parser.add_argument("--views", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--alone", nargs=3)
@@ -233,7 +241,7 @@ def main() -> None:
     else:
         print("| what | ours (s) | the authors' (s) | theirs / ours | spread |\n| --- | ---: | ---: | ---: | --- |")
     for size in asked.size:
-        (per_view if asked.views else table)(size, asked.steps, asked.rounds)
+        (per_view if asked.views else table)(size, asked.steps, asked.rounds, CLOCKS[asked.clock])
     return None
 
 

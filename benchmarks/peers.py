@@ -48,12 +48,18 @@ class Compared:
 HEAD = "| what | ours (s) | theirs (s) | theirs / ours | spread |\n| --- | ---: | ---: | ---: | --- |"
 
 
-def compare(ours: Callable[[], object], theirs: Callable[[], object], rounds: int, warmup: int = 1) -> Compared:
+def compare(
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    rounds: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Compared:
     """A/B/A/B after warming both up; the ratio of each round is of neighbours in time."""
     for _ in range(warmup):
         ours()
         theirs()
-    pairs = [(timed(ours), timed(theirs)) for _ in range(rounds)]
+    pairs = [(timed(ours, clock), timed(theirs, clock)) for _ in range(rounds)]
     ratios = [b / a for a, b in pairs]
     return Compared(
         statistics.median(a for a, _ in pairs),
@@ -64,11 +70,11 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object], rounds: in
     )
 
 
-def timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds."""
-    began = time.perf_counter()
+    began = clock()
     work()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def machine() -> str:
