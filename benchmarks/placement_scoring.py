@@ -170,7 +170,9 @@ def influence(scene: Asked) -> np.ndarray:
     away = []
     for element in scene.elements:
         x0, y0, x1, y1 = element.box
-        away.append(np.hypot(np.maximum(np.maximum(x0 - x, x - x1 + 1), 0), np.maximum(np.maximum(y0 - y, y - y1 + 1), 0)))
+        away.append(
+            np.hypot(np.maximum(np.maximum(x0 - x, x - x1 + 1), 0), np.maximum(np.maximum(y0 - y, y - y1 + 1), 0))
+        )
     return np.argmin(away, axis=0)
 
 
@@ -235,7 +237,9 @@ def _shown(ink: Grey) -> Grey:
 
 def _rubbish(digits: Digits, random: np.random.Generator) -> Grey:
     """A piece of a digit, two digits side by side or on top of one another, a blot, or nothing."""
-    one, other = (scaled(digits.pixels[n], int(random.integers(*SIZES))) for n in random.integers(len(digits.labels), size=2))
+    one, other = (
+        scaled(digits.pixels[n], int(random.integers(*SIZES))) for n in random.integers(len(digits.labels), size=2)
+    )
     height, width = one.shape
     kind = random.choice(["piece", "pair", "blot", "nothing"], p=[0.35, 0.35, 0.25, 0.05])
     if kind == "piece":  # a corner or an edge, as of a digit that stands mostly outside
