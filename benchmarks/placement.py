@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,14 @@ from neblina.tasks.loading import load
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
 RANDOM = 8  # colours, as compose takes when nothing is said
-STEPS_OF_SIZE = (16, 24, 32, 40, 49)  # of a box's longer side
+SIZE_CLASSES = (16, 24, 32, 40, 49)  # of a box's longer side
 
 
 def summary(results: Sequence[Scored]) -> dict[str, Any]:
     """Means over elements, and over pictures; and over the elements of each size of box."""
     found = [one for result in results for one in result.elements]
     sizes = {}
-    for low, high in zip(STEPS_OF_SIZE, STEPS_OF_SIZE[1:], strict=False):
+    for low, high in pairwise(SIZE_CLASSES):
         some = [one for one in found if low <= one.element.longer < high]
         if some:
             sizes[f"{low}-{high - 1}"] = {
@@ -69,7 +70,7 @@ def crops(scenes: Sequence[Asked], pictures: Sequence[Grey]) -> torch.Tensor:
 def measured(
     way: Way, scenes: Sequence[Asked], test: Digits, training: Digits, reader: ClassifierFeatures
 ) -> tuple[dict[str, Any], list[Grey]]:
-    """A row, and the pictures. Distances are to real test digits in the same boxes; `real` is that of training digits."""
+    """A row, and the pictures; distances are to real test digits in the same boxes, `frechet_real` of training digits."""
     began = time.perf_counter()
     pictures = way(scenes)
     seconds = time.perf_counter() - began

@@ -206,7 +206,7 @@ def _area(box: Corners) -> int:
 
 
 def reader_of(folder: Path, digits: Digits, *, images: int = 240_000) -> ClassifierFeatures:
-    """The reader, from its file in a folder or, where there is none yet, fitted on training digits and written there."""
+    """The reader: from its file in a folder, or fitted on training digits and written there."""
     place, name = folder / "reader.safetensors", "scattered digits"
     if place.exists():
         net = SmallClassifier(1, len(CLASSES))

@@ -9,8 +9,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from placement_data import BLANK, Digits, canvases, ink_box, put, write  # noqa: E402
-from placement_scoring import (  # noqa: E402
+from placement_data import BLANK, Digits, canvases, ink_box, put, write
+from placement_scoring import (
     CANVAS,
     SIDES,
     Asked,
@@ -23,8 +23,8 @@ from placement_scoring import (  # noqa: E402
     seen,
 )
 
-from neblina.data.sources import open_pictures  # noqa: E402
-from neblina.evaluation.classifier import ClassifierFeatures  # noqa: E402
+from neblina.data.sources import open_pictures
+from neblina.evaluation.classifier import ClassifierFeatures
 
 
 class ByColumns:
