@@ -70,7 +70,7 @@ def crops(scenes: Sequence[Asked], pictures: Sequence[Grey]) -> torch.Tensor:
 def measured(
     way: Way, scenes: Sequence[Asked], test: Digits, training: Digits, reader: ClassifierFeatures
 ) -> tuple[dict[str, Any], list[Grey]]:
-    """A row, and the pictures; distances are to real test digits in the same boxes, `frechet_real` of training digits."""
+    """A row, and the pictures; distances are to test digits in the same boxes, `frechet_real` that of training digits."""
     began = time.perf_counter()
     pictures = way(scenes)
     seconds = time.perf_counter() - began

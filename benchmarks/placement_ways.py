@@ -1,7 +1,7 @@
 """Ways to a picture of a scene: composed, as one picture without regions, region by region, and of real digits.
 
 composed: `model.compose`, a view for each box, told its digit, and one for the background, told that it is blank.
-one prompt: one sample of the canvas's size, told the class of the first element; a model of classes can be told no more.
+one prompt: one sample of the canvas's size, told the first element's class; a model of classes can be told no more.
 region by region: a loop, each element sampled by itself on a canvas of its box's size (sides up to the next multiple of
 8, and cut) and pasted; scaled: the same, but each on a canvas of the model's own size, which is scaled to the box.
 real: real digits at the sizes that training saw, given that they lie in the box; what a perfect model makes.
