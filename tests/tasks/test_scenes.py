@@ -70,6 +70,11 @@ def test_every_packaged_scene_is_read_and_every_element_is_somewhere(name: str) 
     assert packaged("scenes").keys() == {"living_room", "depth_of_field", "two_styles"}
 
 
+def test_the_manual_shows_the_living_room_as_it_is() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "composition.md").read_text()
+    assert plain_scene(yaml.safe_load(manual.split("```yaml\n")[1].split("```")[0])) == read_scene("living_room")
+
+
 def test_a_scene_says_who_is_seen_where_and_how(place: Path) -> None:
     scene = scene_of(read(place, WHOLE))
     sofa, plant, nothing = scene.elements
@@ -124,7 +129,7 @@ def test_a_background_is_a_prompt_or_fields_or_nothing() -> None:
 def test_classes_are_numbers_or_names() -> None:
     scene = scene_of({"size": [8, 8], "background": {"label": 10}, "elements": [{"label": "cat", "box": [0, 0, 1, 1]}]})
     assert (scene.background.label, scene.elements[0].label, scene.elements[0].prompt) == (10, "cat", None)
-    assert scene.elements[0].name == "element 1 (label cat)"
+    assert scene.elements[0].name == "element 1 (label 'cat')"
 
 
 def test_a_feathered_place_falls_inwards_with_the_distance_to_its_border_and_stays_0_outside() -> None:

@@ -15,6 +15,8 @@ def info(subject: str, /, *, as_json: bool = False) -> None:
     as_json
         One JSON object instead of a table.
     """
+    import yaml
+    from rich.markup import escape
     from rich.table import Table
 
     from neblina.tasks.describing import describe
@@ -24,10 +26,11 @@ def info(subject: str, /, *, as_json: bool = False) -> None:
         print(json.dumps(facts, indent=2))
         return
     table = Table(show_header=False, box=None, padding=(0, 2))
+    scene = facts.get("arguments", {}).pop("scene", None)
+    if scene is not None:  # as it is written in a file, which it can be copied to
+        facts["scene"] = yaml.safe_dump(scene, sort_keys=False, default_flow_style=None, allow_unicode=True)
     for name, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-        table.add_row(
-            name,
-            shown if isinstance(shown, str) else json.dumps(shown, indent=2 if isinstance(value, dict) else None),
-        )
+        words = shown if isinstance(shown, str) else json.dumps(shown, indent=2 if isinstance(value, dict) else None)
+        table.add_row(name, escape(words))  # what is in brackets is no style
     console.print(table)

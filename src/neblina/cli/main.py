@@ -23,6 +23,8 @@ app.command("neblina.cli.edit:edit", name="edit", help="Change a photo as words 
 app.command("neblina.cli.inpaint:inpaint", name="inpaint", help="Make part of a photo anew.")
 app.command("neblina.cli.outpaint:outpaint", name="outpaint", help="Extend a photo past its borders.")
 app.command("neblina.cli.upscale:upscale", name="upscale", help="Enlarge a photo.")
+app.command("neblina.cli.compose:compose", name="compose", help="Place every element of a scene where it is to be.")
+app.command("neblina.cli.panorama:panorama", name="panorama", help="Make a picture of any size, also all around.")
 app.command("neblina.cli.reproduce:reproduce", name="reproduce", help="Make a picture again from its own recipe.")
 app.command("neblina.cli.samplers:samplers", name="samplers", help="List the samplers, or measure them: --card.")
 app.command("neblina.cli.average:average", name="average", help="Choose the length of a run's weight average.")

@@ -99,7 +99,10 @@ class Sampling:
     offset
         Number of the first picture under the seed.
     batch
-        Most pictures in one network call.
+        Pictures that are made together.
+    max_batch
+        Most samples in one network call, places of a scene and windows counted each; as free memory allows when left
+        out.
     """
 
     number: Annotated[int | None, Parameter(name=("-n", "--number"))] = None
@@ -125,6 +128,7 @@ class Sampling:
     seed: int = 0
     offset: int = 0
     batch: int | None = None
+    max_batch: int | None = None
 
 
 @Parameter(name="*", group=Group("Output", sort_key=1))
@@ -138,12 +142,15 @@ class Output:
         Folder for the pictures; none there is written over.
     preview
         Save what the first picture is believed to become as preview.png, every so many steps; 0 for never.
+    animation
+        Save how the first picture came out of the noise as animation.gif.
     device
         cpu, cuda, …; the best there is when left out.
     """
 
     out: Path = Path("generated")
     preview: int = 0
+    animation: Annotated[bool, Parameter(negative=())] = False
     device: str | None = None
 
 
@@ -186,6 +193,11 @@ def prompts_of(file: Path, prompt: str | None) -> list[str]:
     if not any(lines):
         raise SettingError(f"{file} holds no prompt; write one a line")
     return [line for line in lines if line]
+
+
+def colours_of(words: str) -> int | list[str]:
+    """How many random colours, or the names of some between commas."""
+    return int(words) if words.strip().isdigit() else [name.strip() for name in words.split(",")]
 
 
 def _lora(words: str) -> list[Any]:

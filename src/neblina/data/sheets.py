@@ -45,3 +45,9 @@ def to_image(picture: Tensor) -> Image.Image:
     """A uint8 picture of shape (C, H, W), C of 1 or 3, as a Pillow image."""
     pixels = picture.cpu().numpy()
     return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """A picture smaller than `side` pixels as large as that allows, each pixel a square; another one as it is."""
+    factor = max(1, side // max(image.size))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

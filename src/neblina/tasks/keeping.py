@@ -69,14 +69,15 @@ def keep_sheet(made: Sequence[Made], folder: Path, *, columns: int) -> Path:
     Raises:
         StorageError: the disk is full or refuses; what there was is untouched.
     """
-    place = next(place for place in names(folder / "sheet.png") if not place.exists() or _is_sheet(place))
+    place = next(place for place in names(folder / "sheet.png") if not place.exists() or says(place, SHEET))
     save_sheet(torch.stack([one.picture for one in made]), place, columns=columns)
     return place
 
 
-def _is_sheet(place: Path) -> bool:
+def says(place: Path, text: str) -> bool:
+    """Whether a file is a picture with a text of this name in it."""
     try:
         with Image.open(place) as picture:
-            return SHEET in picture.info
+            return text in picture.info
     except Exception:  # Pillow raises many kinds for what is no picture
         return False

@@ -15,7 +15,7 @@ from neblina.tasks.asked import how_many
 from neblina.tasks.classifier import load_classifier
 from neblina.tasks.loading import load
 from neblina.tasks.model import Model
-from neblina.tasks.order import OPENING, PICK, SHARED, Order, own_kinds
+from neblina.tasks.order import OPENING, PICK, SHARED, Order, in_turn, own_kinds
 from neblina.tasks.provenance import Provenance
 from neblina.tasks.recipe import Made, alone, recipe, together
 from neblina.tasks.sampling import comfortable_batch
@@ -82,7 +82,7 @@ def in_portions(order: Order, model: Model, watch: Watch | None = None) -> Itera
     with warnings.catch_warnings():
         if "offset" in settings:
             warnings.simplefilter("ignore", LeftOut)  # who says a number knows which one is made, as a recipe does
-        count = how_many(numbered, arguments.get("prompt"), arguments.get("labels"))
+        count = how_many(numbered, *in_turn(order.verb, arguments).values())
     batch = settings.get("batch") or _batch(model)
     for start in range(0, count, _PORTION * batch):
         size = min(_PORTION * batch, count - start)

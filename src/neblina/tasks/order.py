@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from neblina.core.errors import SettingError, choose
 from neblina.core.kinds import check_kind
 from neblina.tasks.loading import load
+from neblina.tasks.scene_values import plain_scene
 from neblina.tasks.settings import Settings
 from neblina.tasks.verbs import verbs
 
@@ -46,7 +47,7 @@ class Order:
         """Refuse what cannot be carried out whatever the model.
 
         Raises:
-            SettingError: an unknown verb or argument, one that is missing, or one of another kind.
+            SettingError: an unknown verb or argument, one that is missing or of another kind, a scene that is none.
         """
         verb = verbs[self.verb]
         kinds = {**own_kinds(self.verb), **SHARED, **_OPENING, PICK: int}
@@ -54,6 +55,8 @@ class Order:
             kind = kinds[choose(f"setting of {self.verb}", name, kinds)]
             if value is not None:
                 check_kind(f"{name} of {self.verb}", value, kind)
+        if self.arguments.get("scene") is not None:
+            plain_scene(self.arguments["scene"])
         for name, parameter in inspect.signature(verb).parameters.items():
             wanted = name in own_kinds(self.verb) and parameter.default is inspect.Parameter.empty
             if wanted and self.arguments.get(name) is None:
@@ -65,7 +68,16 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
     return value
+
+
+def in_turn(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an order's arguments, those of which each picture has one in turn where several are given."""
+    if verb == "panorama":
+        return {}  # all of them are in every picture, side by side
+    return {name: arguments[name] for name in ("prompt", "labels") if arguments.get(name) is not None}
 
 
 def own_kinds(verb: str) -> dict[str, Any]:

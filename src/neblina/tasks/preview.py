@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from neblina.core.atomic import write_file
 from neblina.data.pictures import to_uint8
@@ -14,6 +16,13 @@ from neblina.data.sheets import to_image
 from neblina.samplers.drive import Step
 from neblina.tasks.keeping import names
 from neblina.tasks.model import Model
+
+
+def believed(model: Model, mean: Tensor) -> Image.Image:
+    """The picture that a belief, of shape (1, C, h, w), stands for, at the low cost of the codec's preview."""
+    with torch.no_grad():
+        pictures = model.bundle.codec.preview(mean.float())
+    return to_image(to_uint8(pictures[0]))
 
 
 @dataclass
@@ -39,11 +48,9 @@ class Preview:
         self.answers += 1
         if self.every < 1 or self.answers % self.every:
             return
-        with torch.no_grad():
-            pictures = self.model.bundle.codec.preview(step.posterior.mean[:1].float())
         if self.written is None:
             self.written = next(place for place in names(self.place) if not place.exists())
-        write_file(self.written, to_image(to_uint8(pictures[0])).save)
+        write_file(self.written, believed(self.model, step.posterior.mean[:1]).save)
 
     def __enter__(self) -> Preview:
         return self

@@ -26,7 +26,7 @@ from neblina.version import __version__
 
 FORMAT = 1
 CHUNK = "neblina"
-VERBS = ("generate", "edit", "inpaint", "outpaint", "upscale")
+VERBS = ("generate", "edit", "inpaint", "outpaint", "upscale", "compose", "panorama")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Provenance:
         fingerprint: of the model's files.
         arguments: what was asked, by name, JSON values: prompt, negative, sampler, grid, steps, guidance, seed, number
             (of the picture under the seed), size, strength, settings, loras, clip_skip, …
-        inputs: the files it was made from, by what they were: photo, mask.
+        inputs: the files it was made from, by what they were: photo, mask, mask of element 2.
         version: of neblina.
         torch: version of PyTorch.
     """

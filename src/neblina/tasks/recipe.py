@@ -20,11 +20,13 @@ from neblina.bundle.sources import cached_folder
 from neblina.core.errors import DataError, SettingError
 from neblina.samplers import samplers
 from neblina.samplers.ancestral import ddim
+from neblina.tasks import compose
 from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.model import Model
-from neblina.tasks.order import PICK, Order, own_kinds
+from neblina.tasks.order import PICK, Order, in_turn, own_kinds
 from neblina.tasks.provenance import Input, Provenance
 from neblina.tasks.sampling import route_of
+from neblina.tasks.scene_values import masks_in, plain_scene, with_masks
 from neblina.tasks.settings import Settings
 from neblina.tasks.upscale import NOISE_LEVEL, STRENGTH
 from neblina.tasks.verbs import FILES, verbs
@@ -60,6 +62,9 @@ def recipe(order: Order, model: Model) -> Provenance:
     files = {name: Path(given[name]) for name in FILES if name in given}
     files = {name: place for name, place in files.items() if place.exists()}  # the verb says which are missing
     inputs = {name: Input(str(place), _digest(place)) for name, place in files.items()}
+    for name, mask in masks_in(given.get("scene", {})).items():
+        if os.path.exists(mask):
+            inputs[name] = Input(mask, _digest(Path(mask)))
     for name, place in _parts(given).items():
         inputs[name] = Input(_named(given, name), _digest(place))
     if os.path.exists(os.path.expanduser(order.model)):
@@ -91,7 +96,8 @@ def lasting(path: str) -> str:
 def _lasting(arguments: dict[str, Any]) -> dict[str, Any]:
     paths = {name: lasting(arguments[name]) for name in (*FILES, *PARTS) if name in arguments}
     loras = [[lasting(place), amount] for place, amount in arguments.get("loras", [])]
-    return {**arguments, **paths, **({"loras": loras} if loras else {})}
+    scene = {"scene": plain_scene(arguments["scene"])} if "scene" in arguments else {}
+    return {**arguments, **paths, **scene, **({"loras": loras} if loras else {})}
 
 
 def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
     way = route_of(model.bundle, asked)
     sampler = samplers[way.sampler]
     grid = way.grid or sampler.grid
-    says = model.bundle.text is not None or "labels" in given
+    says = model.bundle.text is not None or "labels" in given or "scene" in given
     of_function = {name: each.default for name, each in inspect.signature(sampler.function).parameters.items()}
     settings = {**{name: of_function[name] for name in sampler.choices}, **sampler.settings, **way.settings}
     settled = {
@@ -117,6 +123,8 @@ def _settled(verb: str, given: Mapping[str, Any], model: Model) -> dict[str, Any
     }
     if verb == "generate" and "size" not in given:
         settled["size"] = f"{model.shape[2]}x{model.shape[1]}"
+    if verb == "compose" and "photo" in given:
+        settled["strength"] = 1.0 if "mask" in given else compose.STRENGTH
     if verb == "upscale" and model.bundle.pipeline.joined != "low resolution":
         settled["strength"] = STRENGTH
     elif verb == "upscale" and model.bundle.small is not None:
@@ -139,7 +147,7 @@ def alone(whole: Provenance, number: int) -> Provenance:
     if together(arguments):
         return replace(whole, arguments={**arguments, PICK: number})
     number += arguments.get("offset", 0)
-    return replace(whole, arguments={**arguments, **_turn(arguments, number), "n": 1, "offset": number})
+    return replace(whole, arguments={**arguments, **_turn(whole.verb, arguments, number), "n": 1, "offset": number})
 
 
 def together(arguments: Mapping[str, Any]) -> bool:
@@ -147,13 +155,12 @@ def together(arguments: Mapping[str, Any]) -> bool:
     return any(Path(arguments[name]).is_dir() for name in FILES if arguments.get(name) is not None)
 
 
-def _turn(arguments: Mapping[str, Any], number: int) -> dict[str, Any]:
+def _turn(verb: str, arguments: Mapping[str, Any], number: int) -> dict[str, Any]:
     """Of prompts and labels that are taken in turn, those whose turn it is."""
     if arguments.get("long_prompt") == "chunk":
         return {}  # in pieces, a prompt is as long as the longest beside it: the number alone says whose turn it is
     own = {}
-    for name in ("prompt", "labels"):
-        given = arguments.get(name)
+    for name, given in in_turn(verb, arguments).items():
         if isinstance(given, list):
             own[name] = given[number % len(given)]
             negative = arguments.get("negative")
@@ -181,25 +188,31 @@ def order_of(provenance: Provenance, *, model: str | None = None, folder: Path |
     except SettingError as error:
         raise DataError(f"the recipe in the picture is damaged: {error}") from error
     moved: dict[str, Any] = {}
+    masks = masks_in(arguments.get("scene") or {})
+    pictures = (*FILES, *masks)
     loras = {f"{_LORA}{number}": list(one) for number, one in enumerate(arguments.get("loras") or [], 1)}
     for name, source in provenance.inputs.items():
-        if name not in (*FILES, *PARTS, *loras):
+        if name not in (*pictures, *PARTS, *loras):
             raise DataError(
                 f"the recipe in the picture is damaged: it was made from {source.path}, which is its {name}"
             )
         place = Path(source.path)
-        if folder is not None and (name in FILES or (folder / place.name).exists()):
+        if folder is not None and (name in pictures or (folder / place.name).exists()):
             place = folder / place.name
         if not os.path.exists(place):
             if name in PARTS and not place.is_absolute():
                 continue  # on the hub
             raise DataError(f"{place}, which the picture was made from ({name}), is not there: say where with --inputs")
-        if name in FILES and _digest(place) != source.sha256:
+        if name in pictures and _digest(place) != source.sha256:
             raise DataError(f"{place} is not the file that the picture was made from ({name}): its content differs")
         if name in loras:
             loras[name][0] = str(place)
+        elif name in masks:
+            masks[name] = str(place)
         else:
             moved[name] = str(place)
+    if masks:
+        moved["scene"] = with_masks(arguments["scene"], masks)
     if loras:
         moved["loras"] = list(loras.values())
     return replace(order, arguments={**arguments, **moved, **({} if PICK in arguments else {"n": 1})})

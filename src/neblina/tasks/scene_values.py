@@ -91,7 +91,7 @@ def name_of(element: ElementFields, number: int) -> str:
     if words:
         words = words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
         return f"element {number} ({words!r})"
-    return f"element {number}" + ("" if element.label is None else f" (label {element.label})")
+    return f"element {number}" + ("" if element.label is None else f" (label {element.label!r})")
 
 
 def _fields(given: Mapping[str, Any], written: Written) -> SceneFields:

@@ -85,6 +85,11 @@ class Background:
     guidance: float | None = None
     mask: Values | None = None
 
+    @property
+    def name(self) -> str:
+        """How sentences call it."""
+        return BACKGROUND
+
 
 @dataclass(frozen=True)
 class Scene:
