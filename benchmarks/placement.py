@@ -70,7 +70,7 @@ def crops(scenes: Sequence[Asked], pictures: Sequence[Grey]) -> torch.Tensor:
 def measured(
     way: Way, scenes: Sequence[Asked], test: Digits, training: Digits, reader: ClassifierFeatures
 ) -> tuple[dict[str, Any], list[Grey]]:
-    """A row, and the pictures; distances are to test digits in the same boxes, `frechet_real` that of training digits."""
+    """A row, and the pictures; distances are to test digits in the same boxes, as is that of training digits."""
     began = time.perf_counter()
     pictures = way(scenes)
     seconds = time.perf_counter() - began
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=int, default=7, help="scenes on the sheet")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--guidance-behind", type=float, help="of the background; that of the elements if not given")
     parser.add_argument("--sampler")
     parser.add_argument("--only", nargs="*", help="rows, by how their names begin")
     given = parser.parse_args()
@@ -127,7 +128,8 @@ def main() -> None:
     settings: dict[str, Any] = {"steps": given.steps, "guidance": given.guidance}
     if given.sampler:
         settings["sampler"] = given.sampler
-    ways = Ways(quick(load(given.model, device="cpu")), settings)
+    behind = {} if given.guidance_behind is None else {"guidance": given.guidance_behind}
+    ways = Ways(quick(load(given.model, device="cpu")), settings, behind)
     scenes = random_scenes(given.scenes, seed=0)
     every: dict[str, Way] = {
         "real": lambda some: real(some, training, 3),
@@ -139,7 +141,7 @@ def main() -> None:
         for share in SHARES if name == "black" else SHARES[1:]:
             every[f"composed, {name}, {share:g}"] = partial(ways.composed, share=share, colours=colours)
     done: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
-    done["settings"], done["classes"] = {**settings, "scenes": given.scenes}, CLASSES
+    done["settings"], done["classes"] = {**settings, "behind": behind, "scenes": given.scenes}, CLASSES
     if "reader" not in done:
         done["reader"] = reading(reader, test)
         pictures = real(scenes, test, 4)

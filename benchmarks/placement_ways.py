@@ -31,11 +31,13 @@ class Ways:
     Attributes:
         model: of classes 0 … 9 and BLANK.
         settings: of sampling, the same for all ways.
+        behind: what a composed scene's background is told beside its class.
         seed: of the first scene's noise; the k-th is made from seed + k.
     """
 
     model: Model
     settings: dict[str, Any] = field(default_factory=dict)
+    behind: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
     def composed(self, scenes: Sequence[Asked], *, share: float, colours: int | list[str]) -> list[Grey]:
@@ -44,7 +46,7 @@ class Ways:
         for number, scene in enumerate(scenes):
             values = {
                 "size": [scene.size[1], scene.size[0]],
-                "background": {"label": BLANK},
+                "background": {"label": BLANK, **self.behind},
                 "elements": [{"label": one.label, "box": list(one.box)} for one in scene.elements],
                 "bootstrap": {"share": share, "colours": colours},
             }

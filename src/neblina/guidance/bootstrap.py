@@ -19,6 +19,7 @@ from torch import Tensor
 from neblina.core.noise import chosen
 from neblina.core.plan import Combine, Leaf, Plan, Query
 from neblina.core.shapes import choose_samples, expand
+from neblina.guidance.composing import once_moved
 from neblina.guidance.registry import register
 from neblina.processes.schedules import Schedule
 
@@ -63,11 +64,13 @@ def bootstrapped(plan: Plan, mask: Tensor, backdrop: Backdrop, schedule: Schedul
         until: the time down to which the place is alone; 1 is never.
     """
 
+    masks = once_moved([mask])
+
     def alone(query: Query) -> tuple[list[Leaf], Combine]:
         early = query.t > until
         if not bool(early.any()):
             return plan(query)
-        m = mask.to(query.x)
+        (m,) = masks(query.x)
         seen = m * query.x + (1 - m) * backdrop.at(schedule, query)
         return plan(replace(query, x=seen if bool(early.all()) else choose_samples(early, seen, query.x)))
 

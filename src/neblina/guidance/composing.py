@@ -54,3 +54,16 @@ def averaged(
     if convex:
         fraction = mean(fractions) if len(fractions) == len(beliefs) else None
     return Gaussian(mean([belief.mean for belief in beliefs]), unclipped, fraction)
+
+
+def once_moved(values: Sequence[Tensor]) -> Callable[[Tensor], list[Tensor]]:
+    """Constants in the dtype and on the device of what they meet, moved there once."""
+    moved: dict[tuple[object, object], list[Tensor]] = {}
+
+    def like(other: Tensor) -> list[Tensor]:
+        kind = (other.device, other.dtype)
+        if kind not in moved:
+            moved[kind] = [value.to(other) for value in values]
+        return moved[kind]
+
+    return like

@@ -15,7 +15,7 @@ from torch import Tensor
 from neblina.core.plan import Combine, Leaf, Plan, Query
 from neblina.core.posterior import Posterior
 from neblina.core.windows import Cover, check_windows, cover
-from neblina.guidance.composing import averaged, gathered
+from neblina.guidance.composing import averaged, gathered, once_moved
 from neblina.guidance.registry import register
 
 
@@ -33,10 +33,14 @@ def crops(plan: Plan, *, size: int, overlap: int, around: bool = False, even: bo
         SettingError: windows of nothing, or that share as much as they hold.
     """
     check_windows(size, overlap)
+    of_canvas: dict[tuple[int, int], Plan] = {}
 
     def cropped(query: Query) -> tuple[list[Leaf], Combine]:
         height, width = query.x.shape[-2:]
-        return windowed(plan, cover((height, width), size, overlap, around=around, even=even))(query)
+        if (height, width) not in of_canvas:
+            shares = cover((height, width), size, overlap, around=around, even=even)
+            of_canvas[height, width] = windowed(plan, shares)
+        return of_canvas[height, width](query)
 
     return cropped
 
@@ -49,6 +53,8 @@ def windowed(plan: Plan, shares: Cover) -> Plan:
         shares: windows of the canvas with their weights, which sum to 1 wherever the belief is wanted.
     """
 
+    weights = once_moved([share.weight for share in shares])
+
     def asked(query: Query) -> tuple[list[Leaf], Combine]:
         shape = query.x.shape
         if len(shares) == 1 and shares[0].window.holds(shape[-2], shape[-1]):
@@ -57,8 +63,8 @@ def windowed(plan: Plan, shares: Cover) -> Plan:
 
         def placed(values: Sequence[Tensor]) -> Tensor:
             canvas = values[0].new_zeros(shape)
-            for share, value in zip(shares, values, strict=True):
-                share.window.add(canvas, share.weight.to(value) * value)
+            for share, weight, value in zip(shares, weights(canvas), values, strict=True):
+                share.window.add(canvas, weight * value)
             return canvas
 
         def fuse(posteriors: Sequence[Posterior]) -> Posterior:

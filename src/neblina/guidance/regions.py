@@ -27,7 +27,7 @@ from neblina.core.errors import SettingError
 from neblina.core.plan import Combine, Leaf, Plan, Query
 from neblina.core.posterior import Posterior
 from neblina.core.shapes import choose_samples
-from neblina.guidance.composing import averaged, gathered
+from neblina.guidance.composing import averaged, gathered, once_moved
 from neblina.guidance.registry import register
 
 
@@ -69,20 +69,20 @@ def regions(
         return plan
     counts = masks * torch.tensor([1.0, *(weight * area.weight for area in areas)], dtype=torch.float64)[:, None, None]
     mixed, apart = counts / counts.sum(0), owners(counts, masks)
+    shares = once_moved([mixed, apart])
+    says = [[bool(one.any()) for one in each] for each in (mixed, apart)]
     plans = [plan, *(area.plan for area in areas)]
 
     def asked(query: Query) -> tuple[list[Leaf], Combine]:
         early = query.t > until
-        used = [mixed] * (not bool(early.all())) + [apart] * bool(early.any())
-        kept = [number for number in range(len(plans)) if any(bool(one[number].any()) for one in used)]
+        used = [which for which, asks in enumerate((not bool(early.all()), bool(early.any()))) if asks]
+        kept = [number for number in range(len(plans)) if any(says[which][number] for which in used)]
         if len(kept) == 1:
             return plans[kept[0]](query)
         leaves, beliefs = gathered([plans[number](query) for number in kept])
 
-        weights = [one[kept, None, None] for one in used]
-
         def mean(values: Sequence[Tensor]) -> Tensor:
-            own = [one.to(values[0]) for one in weights]
+            own = [shares(values[0])[which][kept, None, None] for which in used]
             of_each = own[0] if len(own) == 1 else [choose_samples(early, a, m) for m, a in zip(*own, strict=True)]
             total = torch.zeros_like(values[0])
             for one, value in zip(of_each, values, strict=True):
