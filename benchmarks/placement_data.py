@@ -79,7 +79,8 @@ def put(canvas: Grey, digit: Grey, longer: int, within: Corners, random: np.rand
 
 def canvases(digits: Digits, seed: int) -> Digits:
     """Every digit once on a canvas of its own, and a blank canvas for every ten, in a random order."""
-    random = np.random.Generator(np.random.Philox(key=seed))
+    # not the generator of the trainer's order (data/order.py): by the same seed blank canvases would all come last
+    random = np.random.default_rng(seed)
     count = len(digits.labels)
     pixels = np.zeros((count + count // 10, SIDE, SIDE), np.uint8)
     labels = np.full(len(pixels), BLANK, np.uint8)
