@@ -23,6 +23,7 @@ from placement_scoring import (
     seen,
 )
 
+from neblina.data.order import batch_numbers
 from neblina.data.sources import open_pictures
 from neblina.evaluation.classifier import ClassifierFeatures
 
@@ -155,3 +156,10 @@ def test_a_digit_is_put_whole_wherever_it_fits() -> None:
     canvas = np.zeros((40, 40), np.uint8)
     put(canvas, digits(3).pixels[0], 20, (10, 12, 30, 32), np.random.default_rng(0))
     assert ink_box(canvas) == (10, 12, 30, 32)
+
+
+def test_the_trainer_meets_blank_canvases_from_the_beginning() -> None:
+    """Not so when both draw their order from one generator of one seed."""
+    made = canvases(digits(*(number % 4 for number in range(200))), seed=0)
+    first = made.labels[batch_numbers(0, len(made.labels), 0, len(made.labels) // 2)]
+    assert 3 <= (first == BLANK).sum() <= 17
