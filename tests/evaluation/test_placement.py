@@ -9,7 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from placement_data import BLANK, Digits, canvases, ink_box, put, write
+from placement_data import BLANK, SIZES, Digits, canvases, ink_box, put, write
 from placement_scoring import (
     CANVAS,
     SIDES,
@@ -146,7 +146,7 @@ def test_training_canvases_hold_a_whole_digit_or_none_and_are_a_source(tmp_path:
         box = ink_box(picture)
         assert (box is None) == (label == BLANK)
         if box is not None:
-            assert 11 <= max(box[2] - box[0], box[3] - box[1]) <= 44
+            assert SIZES[0] - 1 <= max(box[2] - box[0], box[3] - box[1]) <= SIZES[1]
     write(tmp_path, "train", made)
     pictures, _ = open_pictures(str(tmp_path))
     assert (len(pictures), pictures.shape, len(pictures.label_names)) == (13, (1, 56, 56), 11)
