@@ -4,7 +4,7 @@
     neblina train scattered --data.source OUT
 
 OUT then holds IDX files like MNIST's own: 66,000 canvases of the training digits and 11,000 of the test digits, every
-digit once. A canvas is black, 56x56; the longer side of the digit's ink is uniform on 12 … 44 pixels and the ink lies
+digit once. A canvas is black, 56x56; the longer side of the digit's ink is uniform on 18 … 36 pixels and the ink lies
 anywhere on the canvas, whole. One canvas in eleven is blank, of class 10. The same arguments give the same bytes.
 """
 
@@ -21,7 +21,7 @@ from PIL import Image
 from neblina.data.sources import open_pictures
 
 SIDE = 56  # of a canvas
-SIZES = (12, 44)  # of the longer side of a digit's ink
+SIZES = (18, 36)  # of the longer side of a digit's ink
 BLANK = 10  # the class of a canvas without a digit
 INK = 64  # pixels at least this bright are ink
 
@@ -79,7 +79,8 @@ def put(canvas: Grey, digit: Grey, longer: int, within: Corners, random: np.rand
 
 def canvases(digits: Digits, seed: int) -> Digits:
     """Every digit once on a canvas of its own, and a blank canvas for every ten, in a random order."""
-    random = np.random.Generator(np.random.Philox(key=seed))
+    # not the generator of the trainer's order (data/order.py): by the same seed blank canvases would all come last
+    random = np.random.default_rng(seed)
     count = len(digits.labels)
     pixels = np.zeros((count + count // 10, SIDE, SIDE), np.uint8)
     labels = np.full(len(pixels), BLANK, np.uint8)

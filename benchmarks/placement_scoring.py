@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from neblina.data.pictures import InMemory
 from neblina.evaluation.classifier import ClassifierFeatures, SmallClassifier, fit_classifier
 
-SIDES = (16, 48)  # of boxes, pixels
+SIDES = (20, 48)  # of boxes, pixels
 CANVAS = (56, 112)  # sides of canvases, multiples of 8
 SPECK = 10  # a box with fewer pixels of ink than this holds nothing
 READ = 28  # side of what the reader is given
@@ -206,7 +206,7 @@ def _area(box: Corners) -> int:
 
 
 def reader_of(folder: Path, digits: Digits, *, images: int = 240_000) -> ClassifierFeatures:
-    """The reader, from its file in a folder or, where there is none, fitted on training digits and written."""
+    """The reader: from its file in a folder, or fitted on training digits and written there."""
     place, name = folder / "reader.safetensors", "scattered digits"
     if place.exists():
         net = SmallClassifier(1, len(CLASSES))
