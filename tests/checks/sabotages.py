@@ -263,6 +263,11 @@ def relu_text(folder: Path) -> None:
     edit(TEXT, hidden_act="relu")(folder)
 
 
+def whole(key: str) -> Callable[[dict[str, Tensor]], None]:
+    """Whole numbers in place of the weights whose names hold `key`."""
+    return lambda state: state.update({name: value.to(torch.int8) for name, value in state.items() if key in name})
+
+
 def drop_key(key: str) -> Callable[[dict[str, Tensor]], None]:
     return lambda state: state.__delitem__(key)
 
@@ -435,6 +440,10 @@ MODELS = [
     _Model("U-Net: a weight under another name", "sd1", weights("unet", rename_key(KEY, KEY + "s"))),
     _Model("U-Net: a weight transposed", "sd1", weights("unet", transposed("time_embedding.linear_1.weight"))),
     _Model("U-Net: a square weight transposed", "sd1", weights("unet", transposed(SQUARE))),
+    _Model("U-Net: a weight quantised to int8", "sd1", weights("unet", whole(KEY))),
+    _Model(
+        "text encoder: all weights quantised to int8", "sd1", weights("text_encoder", whole(""), "model.safetensors")
+    ),
     _Model("U-Net: cross_attention_dim", "sd1", edit(UNET, cross_attention_dim=24)),
     _Model("U-Net: fewer channels than the latents", "sd1", edit(UNET, in_channels=3, out_channels=3)),
     _Model("VAE: latent_channels", "sd1", edit(VAE, latent_channels=8)),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from carried_out import CAUGHT, SAID, Outcome, outcomes, page, share
-from sabotages import MODELS, REQUESTS, SABOTAGES
+from sabotages import KEY, MODELS, REQUESTS, SABOTAGES
 
 SLIPS = {"U-Net: attention_head_dim", "U-Net: a square weight transposed"}
 ONLY_SAID = {"a mask thinner than a latent cell"}
@@ -42,6 +42,8 @@ WORDS = {
     "VAE: overflows in float16": "float16 overflowed",
     "VAE: scaling_factor ten times too large": "scaling_factor",
     "tokenizer of another vocabulary": "a BertTokenizer",
+    "U-Net: a weight quantised to int8": f"{KEY} is int8",
+    "text encoder: all weights quantised to int8": "is int8",
     "weights: a pickle in disguise": "a pickle",
     "shards: the index points out of the folder": "../outside",
     "upscaler: without its scheduler of small pictures": "low_res_scheduler",
