@@ -52,6 +52,9 @@ WORDS = {
     "a label whose name two classes have": "labels 0 and 1",
     "a setting that the sampler has not": "churn",
     "a label out of range": "1001",
+    "U-Net: a size of less than nothing": "sample_size = -8",
+    "U-Net: a size of no model": "200000x200000",
+    "pictures of a model whose own size is a slip": "say which size to make",
     "U-Net: a width that is a word": "block_out_channels",
     "a mask thinner than a latent cell": "Widen the mask",
 }
