@@ -254,6 +254,18 @@ def transposed(key: str) -> Callable[[dict[str, Tensor]], None]:
     return change
 
 
+def more_words(folder: Path) -> None:
+    """The text encoder of another vocabulary, twice as large."""
+    key = "text_model.embeddings.token_embedding.weight"
+
+    def change(state: dict[str, Tensor]) -> None:
+        name = key if key in state else key.removeprefix("text_model.")
+        state[name] = state[name].repeat(2, 1)
+        edit(TEXT, vocab_size=len(state[name]))(folder)
+
+    weights("text_encoder", change, "model.safetensors")(folder)
+
+
 def overflowing(folder: Path) -> None:
     scaled("vae", "decoder.conv_in.weight", 1e5)(folder)
     edit(VAE, force_upcast=False)(folder)
@@ -479,6 +491,7 @@ MODELS = [
     ),
     _Model("text encoders of SDXL swapped", "sdxl", swapped),
     _Model("SDXL without its second tokenizer", "sdxl", gone("tokenizer_2")),
+    _Model("text encoder of another vocabulary", "sd1", more_words),
     _Model("tokenizer of another vocabulary", "sd1", other_vocabulary),
     _Model("upscaler: without its scheduler of small pictures", "upscaler", gone("low_res_scheduler")),
     _Model("a single file of an unknown family", "sd1", single_file(lambda state: {"layer.weight": torch.zeros(2, 2)})),

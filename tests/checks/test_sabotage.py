@@ -41,6 +41,7 @@ WORDS = {
     "saved here: another scheduler put in": "EulerDiscreteScheduler",
     "VAE: overflows in float16": "float16 overflowed",
     "VAE: scaling_factor ten times too large": "scaling_factor",
+    "text encoder of another vocabulary": "one of them is another model's",
     "tokenizer of another vocabulary": "a BertTokenizer",
     "U-Net: a weight quantised to int8": f"{KEY} is int8",
     "text encoder: all weights quantised to int8": "is int8",
