@@ -10,7 +10,7 @@ from models import small_bundle, small_classifier
 from neblina.bundle.classifier import load_classifier_bundle, save_classifier
 from neblina.bundle.files import CARD, read_json, refuse_strangers
 from neblina.bundle.folder import load_bundle, save_bundle
-from neblina.core.errors import CheckpointError
+from neblina.core.errors import CheckpointError, StorageError
 from neblina.version import __version__
 
 FOLDERS: list[tuple[Callable[[], Any], Callable[[Any, Path], None], Callable[[Path], Any], str]] = [
@@ -45,3 +45,31 @@ def test_a_folder_that_is_not_there_yet_holds_nothing_strange(tmp_path: Path) ->
     refuse_strangers(tmp_path / "new", set(), "a model")
     with pytest.raises(CheckpointError, match=r"new is missing"):
         read_json(tmp_path / "new")
+
+
+@pytest.mark.parametrize(("make", "save", "load", "what"), FOLDERS, ids=[folder[-1] for folder in FOLDERS])
+def test_the_folder_that_one_stands_in_is_opened_by_its_shortest_name(
+    make: Callable[[], Any],
+    save: Callable[[Any, Path], None],
+    load: Callable[[Path], Any],
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save(make(), tmp_path / "saved")
+    (tmp_path / "saved" / "below").mkdir()
+    for place, name in ((tmp_path / "saved", "."), (tmp_path / "saved" / "below", "..")):
+        monkeypatch.chdir(place)
+        assert load(Path(name)).net.config == load(tmp_path / "saved").net.config
+    with pytest.raises(CheckpointError):
+        load(Path("/"))  # which has no name at all
+
+
+def test_the_folder_that_one_stands_in_is_not_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaced, it would leave a shell that stands in nothing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="is where this runs"):
+        save_bundle(small_bundle(), Path("."))
+    assert list(tmp_path.iterdir()) == []
+    save_bundle(small_bundle(), Path("new"))
+    assert load_bundle(tmp_path / "new").label_names == ()

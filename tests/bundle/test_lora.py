@@ -404,6 +404,7 @@ HALVES = {"unet.0.lora_A.weight": A, "unet.0.lora_B.weight": B}
             {**HALVES, "unet.0.lora_B.weight": B * torch.inf},
             r"unet\.0\.lora_B\.weight holds values that are not finite",
         ),
+        ({**HALVES, "unet.0.lora_B.weight": B.to(torch.int8)}, r"unet\.0\.lora_B\.weight is int8; quantised weights"),
     ],
 )
 def test_what_is_no_plain_lora_is_refused_by_name(state: State, said: str, tmp_path: Path) -> None:

@@ -274,3 +274,14 @@ def test_buffers_that_no_file_holds_go_where_the_weights_go_and_stay_out_of_file
     load_into(net, state, "a file", device="meta")
     assert {value.device.type for value in (*net.parameters(), *net.buffers())} == {"meta"}
     assert net.state_dict().keys() == state.keys()
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32, torch.bool])
+def test_quantised_weights_are_refused_by_name(net: UNet2DModel, kind: torch.dtype) -> None:
+    """Whole numbers under a layer's name are another's quantisation: read as they are they mean nothing."""
+    state = {name: value.to(kind) if name == "conv_in.weight" else value for name, value in net.state_dict().items()}
+    with empty_parameters():
+        ours = UNet(UNetConfig(**CONFIG))
+    said = rf"conv_in\.weight is {str(kind).removeprefix('torch.')}; quantised weights are not read here"
+    with pytest.raises(CheckpointError, match=said):
+        load_into(ours, state, "here")

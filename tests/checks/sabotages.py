@@ -254,6 +254,18 @@ def transposed(key: str) -> Callable[[dict[str, Tensor]], None]:
     return change
 
 
+def more_words(folder: Path) -> None:
+    """The text encoder of another vocabulary, twice as large."""
+    key = "text_model.embeddings.token_embedding.weight"
+
+    def change(state: dict[str, Tensor]) -> None:
+        name = key if key in state else key.removeprefix("text_model.")
+        state[name] = state[name].repeat(2, 1)
+        edit(TEXT, vocab_size=len(state[name]))(folder)
+
+    weights("text_encoder", change, "model.safetensors")(folder)
+
+
 def overflowing(folder: Path) -> None:
     scaled("vae", "decoder.conv_in.weight", 1e5)(folder)
     edit(VAE, force_upcast=False)(folder)
@@ -261,6 +273,11 @@ def overflowing(folder: Path) -> None:
 
 def relu_text(folder: Path) -> None:
     edit(TEXT, hidden_act="relu")(folder)
+
+
+def whole(key: str) -> Callable[[dict[str, Tensor]], None]:
+    """Whole numbers in place of the weights whose names hold `key`."""
+    return lambda state: state.update({name: value.to(torch.int8) for name, value in state.items() if key in name})
 
 
 def drop_key(key: str) -> Callable[[dict[str, Tensor]], None]:
@@ -370,6 +387,11 @@ MODELS = [
     _Model("U-Net: another class", "sd1", edit(UNET, _class_name="UNet2DModel")),
     _Model("U-Net: a width that is a word", "sd1", edit(UNET, block_out_channels=["16", "32"])),
     _Model("U-Net: a size that is a word", "sd1", edit(UNET, sample_size="eight")),
+    _Model("U-Net: a size of less than nothing", "sd1", edit(UNET, sample_size=-8)),
+    _Model("U-Net: a size of nothing at one side", "sd1", edit(UNET, sample_size=[8, 0])),
+    _Model("U-Net: a size of no model", "sd1", edit(UNET, sample_size=100_000)),
+    _Model("VAE: a size of less than nothing", "sd1", edit(VAE, sample_size=-8)),
+    _Model("DiT: a size of nothing", "dit", edit("transformer/config.json", sample_size=0)),
     _Model("U-Net: widths that no group divides", "sd1", edit(UNET, norm_num_groups=7)),
     _Model("scheduler: another class's field", "sd1", edit(SCHEDULER, rescale_betas_zero_snr=True)),
     _Model(
@@ -435,6 +457,10 @@ MODELS = [
     _Model("U-Net: a weight under another name", "sd1", weights("unet", rename_key(KEY, KEY + "s"))),
     _Model("U-Net: a weight transposed", "sd1", weights("unet", transposed("time_embedding.linear_1.weight"))),
     _Model("U-Net: a square weight transposed", "sd1", weights("unet", transposed(SQUARE))),
+    _Model("U-Net: a weight quantised to int8", "sd1", weights("unet", whole(KEY))),
+    _Model(
+        "text encoder: all weights quantised to int8", "sd1", weights("text_encoder", whole(""), "model.safetensors")
+    ),
     _Model("U-Net: cross_attention_dim", "sd1", edit(UNET, cross_attention_dim=24)),
     _Model("U-Net: fewer channels than the latents", "sd1", edit(UNET, in_channels=3, out_channels=3)),
     _Model("VAE: latent_channels", "sd1", edit(VAE, latent_channels=8)),
@@ -465,6 +491,7 @@ MODELS = [
     ),
     _Model("text encoders of SDXL swapped", "sdxl", swapped),
     _Model("SDXL without its second tokenizer", "sdxl", gone("tokenizer_2")),
+    _Model("text encoder of another vocabulary", "sd1", more_words),
     _Model("tokenizer of another vocabulary", "sd1", other_vocabulary),
     _Model("upscaler: without its scheduler of small pictures", "upscaler", gone("low_res_scheduler")),
     _Model("a single file of an unknown family", "sd1", single_file(lambda state: {"layer.weight": torch.zeros(2, 2)})),
@@ -500,6 +527,7 @@ REQUESTS = [
     _generate("a grid that is misspelt", grid="karas"),
     _generate("a setting that the sampler has not", settings={"churn": 5}, sampler="dpmpp_2m"),
     _generate("a setting that is misspelt", step=20),
+    Sabotage("pictures of a model whose own size is a slip", "sd1", edit(UNET, sample_size=100_000), verb="generate"),
     _generate("sides that no latent cell divides", size="17x16"),
     _generate("a size of no pixels", size="0x16"),
     _generate("a size that is no size", size="big"),

@@ -65,6 +65,21 @@ def test_a_part_is_looked_at_alone(part: str, folder: Path) -> None:
     assert report.findings
 
 
+@pytest.mark.parametrize("part", ["", "unet", "text_encoder", "tokenizer"])
+def test_what_one_stands_in_is_looked_at(part: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder / part)
+    here, named = check(".", device="cpu"), check(folder / part, device="cpu")
+    assert [(one.level, one.part) for one in here.findings] == [(one.level, one.part) for one in named.findings]
+    assert here.problems == []
+
+
+def test_a_folder_that_is_no_model_is_a_finding_also_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "model_index.json is missing" in check(".", device="cpu").problems[0].says
+
+
 def test_each_part_of_a_healthy_folder_is_fine_by_itself(folder: Path) -> None:
     found = look_at_parts(folder, Opening())
     assert {finding.part for finding in found} >= {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from carried_out import CAUGHT, SAID, Outcome, outcomes, page, share
-from sabotages import MODELS, REQUESTS, SABOTAGES
+from sabotages import KEY, MODELS, REQUESTS, SABOTAGES
 
 SLIPS = {"U-Net: attention_head_dim", "U-Net: a square weight transposed"}
 ONLY_SAID = {"a mask thinner than a latent cell"}
@@ -41,7 +41,10 @@ WORDS = {
     "saved here: another scheduler put in": "EulerDiscreteScheduler",
     "VAE: overflows in float16": "float16 overflowed",
     "VAE: scaling_factor ten times too large": "scaling_factor",
+    "text encoder of another vocabulary": "one of them is another model's",
     "tokenizer of another vocabulary": "a BertTokenizer",
+    "U-Net: a weight quantised to int8": f"{KEY} is int8",
+    "text encoder: all weights quantised to int8": "is int8",
     "weights: a pickle in disguise": "a pickle",
     "shards: the index points out of the folder": "../outside",
     "upscaler: without its scheduler of small pictures": "low_res_scheduler",
@@ -50,6 +53,9 @@ WORDS = {
     "a label whose name two classes have": "labels 0 and 1",
     "a setting that the sampler has not": "churn",
     "a label out of range": "1001",
+    "U-Net: a size of less than nothing": "sample_size = -8",
+    "U-Net: a size of no model": "200000x200000",
+    "pictures of a model whose own size is a slip": "say which size to make",
     "U-Net: a width that is a word": "block_out_channels",
     "a mask thinner than a latent cell": "Widen the mask",
 }

@@ -210,6 +210,10 @@ def spoilt(value: float) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.
         (lambda state: state | {"final_layer_norm.bias": torch.zeros(3)}, r"final_layer_norm.bias has shape \(3,\)"),
         (spoilt(float("nan")), "final_layer_norm.bias holds values that are not finite"),
         (spoilt(float("inf")), "final_layer_norm.bias holds values that are not finite"),
+        (
+            lambda state: state | {"final_layer_norm.bias": state["final_layer_norm.bias"].to(torch.int8)},
+            "final_layer_norm.bias is int8; quantised weights are not read here",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change: Any, says: str) -> None:

@@ -22,7 +22,7 @@ from neblina.nets.unet import UNet
 from neblina.tasks.model import Model
 from neblina.tasks.photos import read_photo, resize
 from neblina.tasks.settings import Noticed
-from neblina.tasks.sizes import check_area
+from neblina.tasks.sizes import check_area, latent_shape
 
 CPU = torch.device("cpu")
 QUICK = {"steps": 3, "seed": 5}
@@ -481,8 +481,19 @@ def test_a_models_own_pictures_and_sixty_four_times_as_many_pixels_are_not_too_l
     net = pixels.bundle.net
     large = Model(replace(pixels.bundle, net=UNet(replace(net.config, sample_size=1024))), CPU)  # type: ignore[arg-type]
     check_area(large.bundle, (8192, 8192))
+    assert latent_shape(large.bundle) == (3, 1024, 1024)
     with pytest.raises(SettingError, match=r"8192x8193 is .* million pixels"):
         check_area(large.bundle, (8193, 8192))
+
+
+def test_a_size_of_its_own_that_no_model_has_is_refused_and_allows_no_more(pixels: Model) -> None:
+    net = pixels.bundle.net
+    slip = replace(pixels.bundle, net=UNet(replace(net.config, sample_size=100_000)))  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="100000, makes pictures of 100000x100000"):
+        Model(slip, CPU).generate(steps=1)
+    assert Model(slip, CPU).generate(size=(8, 8), steps=1).shape == (1, 3, 8, 8)
+    with pytest.raises(SettingError, match="such as 32768x32768"):
+        check_area(slip, (32769, 32768))
 
 
 @pytest.mark.parametrize(

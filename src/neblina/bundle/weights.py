@@ -23,7 +23,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from neblina.bundle.files import read_json
 from neblina.core.errors import CheckpointError
-from neblina.core.tensors import is_finite
+from neblina.core.tensors import check_floating, is_finite
 
 STEM = "diffusion_pytorch_model"
 WEIGHTS = f"{STEM}.safetensors"
@@ -117,7 +117,7 @@ def load_into(
         dtype: of floating tensors in the network, None for their own.
         device: where they go.
     Raises:
-        CheckpointError: a tensor is lacking, has no place, is of another shape or not finite.
+        CheckpointError: a tensor is lacking, has no place, is of another shape, quantised or not finite.
     """
     own = net.state_dict()
     placed = {}
@@ -132,6 +132,8 @@ def load_into(
                 f"{tuple(own[name].shape)} by the configuration"
             )
     for name, tensor in state.items():
+        if own[name].is_floating_point():
+            check_floating(name, tensor, where)
         if not is_finite(tensor):
             raise CheckpointError(f"{where}: {name} holds values that are not finite")
         # convolutions are faster so, and codecs smaller; a second copy would leave holes in the memory

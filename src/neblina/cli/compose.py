@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from neblina.cli.making import carry_out
+from neblina.cli.numbers import WholeOrNone
 from neblina.cli.options import Opening, Output, Sampling, colours_of
 
 
@@ -16,8 +17,8 @@ def compose(
     *,
     share: float | None = None,
     colours: str | None = None,
-    window: int | None = None,
-    overlap: int | None = None,
+    window: WholeOrNone = None,
+    overlap: WholeOrNone = None,
     photo: Path | None = None,
     mask: Path | None = None,
     strength: float | None = None,

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from neblina.cli.numbers import Whole
 from neblina.cli.progress import bar, command, console
 from neblina.training.recipe import load_recipe
 
@@ -11,7 +12,7 @@ from neblina.training.recipe import load_recipe
 def demo(
     *,
     out: Path = Path("demo"),
-    seed: int = 0,
+    seed: Whole = 0,
     device: str | None = None,
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
 ) -> None:

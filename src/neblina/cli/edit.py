@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from neblina.cli.making import carry_out
+from neblina.cli.numbers import WholeOrNone
 from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
@@ -17,7 +18,7 @@ def edit(
     strength: float = 0.6,
     method: Literal["noise", "inversion"] = "noise",
     source: str | None = None,
-    iterations: int | None = None,
+    iterations: WholeOrNone = None,
     depth: Path | None = None,
     size: str | None = None,
     background: str | None = None,

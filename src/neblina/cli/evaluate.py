@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from neblina.cli.numbers import Whole, WholeOrNone
 from neblina.cli.progress import bar, console
 
 
@@ -16,13 +17,13 @@ def evaluate(
     *,
     metrics: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     data: str | None = None,
-    count: int | None = None,
-    batch: int = 64,
+    count: WholeOrNone = None,
+    batch: Whole = 64,
     method: Literal["bound", "ode", "both"] = "both",
-    steps: int | None = None,
-    terms: int | None = None,
+    steps: WholeOrNone = None,
+    terms: WholeOrNone = None,
     tolerance: float = 3e-4,
-    seed: int = 0,
+    seed: Whole = 0,
     out: Path = Path("evaluation"),
     device: str | None = None,
     skip_bad: bool = False,

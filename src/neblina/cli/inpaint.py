@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from neblina.cli.making import carry_out
+from neblina.cli.numbers import Whole
 from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
@@ -15,7 +16,7 @@ def inpaint(
     *,
     label: Labels = None,
     strength: float = 1.0,
-    soften: int = 0,
+    soften: Whole = 0,
     background: str | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008, frozen
     opening: Opening = Opening(),  # noqa: B008

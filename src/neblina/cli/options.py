@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from neblina.cli.numbers import Whole, WholeOrNone, whole
 from neblina.core.errors import DataError, SettingError
 
 Labels = Annotated[list[str] | None, Parameter(negative=())]
@@ -105,8 +106,8 @@ class Sampling:
         out.
     """
 
-    number: Annotated[int | None, Parameter(name=("-n", "--number"))] = None
-    steps: int | None = None
+    number: Annotated[int | None, Parameter(name=("-n", "--number"), converter=whole)] = None
+    steps: WholeOrNone = None
     sampler: str | None = None
     grid: str | None = None
     guidance: float | None = None
@@ -124,11 +125,11 @@ class Sampling:
     setting: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None
     schedule: str | None = None
     long_prompt: Literal["refuse", "chunk", "cut"] = "refuse"
-    clip_skip: int | None = None
-    seed: int = 0
-    offset: int = 0
-    batch: int | None = None
-    max_batch: int | None = None
+    clip_skip: WholeOrNone = None
+    seed: Whole = 0
+    offset: Whole = 0
+    batch: WholeOrNone = None
+    max_batch: WholeOrNone = None
 
 
 @Parameter(name="*", group=Group("Output", sort_key=1))
@@ -149,7 +150,7 @@ class Output:
     """
 
     out: Path = Path("generated")
-    preview: int = 0
+    preview: Whole = 0
     animation: Annotated[bool, Parameter(negative=())] = False
     device: str | None = None
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from neblina.cli.making import carry_out
+from neblina.cli.numbers import Whole
 from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
@@ -13,10 +14,10 @@ def outpaint(
     /,
     *,
     label: Labels = None,
-    left: int = 0,
-    right: int = 0,
-    top: int = 0,
-    bottom: int = 0,
+    left: Whole = 0,
+    right: Whole = 0,
+    top: Whole = 0,
+    bottom: Whole = 0,
     background: str | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008, frozen
     opening: Opening = Opening(),  # noqa: B008

@@ -5,6 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from neblina.cli.making import carry_out
+from neblina.cli.numbers import WholeOrNone
 from neblina.cli.options import Labels, Opening, Output, Sampling
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -17,8 +18,8 @@ def panorama(
     label: Labels = None,
     size: str,
     wrap: Flag = False,
-    window: int | None = None,
-    overlap: int | None = None,
+    window: WholeOrNone = None,
+    overlap: WholeOrNone = None,
     even: Flag = False,
     sampling: Sampling = Sampling(),  # noqa: B008, frozen
     opening: Opening = Opening(),  # noqa: B008

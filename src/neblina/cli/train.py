@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from neblina.cli.numbers import WholeOrNone
 from neblina.cli.progress import bar, command, console
 from neblina.training.recipe import Recipe, load_recipe
 
@@ -18,7 +19,7 @@ def train(
     resume: bool = False,
     device: str | None = None,
     dtype: Literal["fp32", "bf16", "fp16"] | None = None,
-    seed: int | None = None,
+    seed: WholeOrNone = None,
     skip_bad: bool = False,
     overrides: Annotated[Recipe | None, Parameter(name="*")] = None,
 ) -> None:

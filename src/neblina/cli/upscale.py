@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from neblina.cli.making import carry_out
+from neblina.cli.numbers import Whole, WholeOrNone
 from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
@@ -13,8 +14,8 @@ def upscale(
     /,
     *,
     label: Labels = None,
-    factor: int = 4,
-    noise_level: int | None = None,
+    factor: Whole = 4,
+    noise_level: WholeOrNone = None,
     strength: float | None = None,
     background: str | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008, frozen

@@ -22,10 +22,16 @@ def new_folder(place: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `place` at the end, replacing the folder that was there.
 
     Raises:
-        StorageError: the disk is full or refuses; `place` is as it was.
+        StorageError: the disk is full or refuses, or this program runs inside `place`; `place` is as it was.
     """
-    aside = place.with_name(place.name + PARTIAL)
-    replaced = place.with_name(place.name + _REPLACED)
+    place = _named(place)
+    if place.exists() and Path.cwd().is_relative_to(place.resolve()):
+        raise StorageError(
+            f"{place} is where this runs, and a folder is put in its place as a whole. Give a new folder inside it, or "
+            "run this from elsewhere."
+        )
+    aside = _beside(place, PARTIAL)
+    replaced = _beside(place, _REPLACED)
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -69,9 +75,19 @@ def write_file(place: Path, write: Callable[[Path], object]) -> None:
 
 def recover(place: Path) -> None:
     """Undo a replacement of `place` that was killed between its two renames."""
-    replaced = place.with_name(place.name + _REPLACED)
+    place = _named(place)
+    replaced = _beside(place, _REPLACED)
     if replaced.exists() and not place.exists():
         replaced.rename(place)
+
+
+def _named(place: Path) -> Path:
+    """A path that ends in the folder's own name, which `.` and `..` do not."""
+    return place.resolve() if place.name in ("", "..") else place
+
+
+def _beside(place: Path, suffix: str) -> Path:
+    return place.parent / (place.name + suffix)  # of the root too, which has no name
 
 
 def _to_disk(path: Path) -> None:

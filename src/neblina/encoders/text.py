@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from neblina.core.errors import CheckpointError, SettingError, choose
 from neblina.core.shards import Filing, write_weights
-from neblina.core.tensors import is_finite
+from neblina.core.tensors import check_floating, is_finite
 from neblina.encoders.architectures import ARCHITECTURES, Architecture, Reading
 from neblina.encoders.tokens import Tokenizer
 
@@ -152,6 +152,7 @@ def _fill(
     own = {architecture.plain(name): name for name in net.state_dict()}
     given = {architecture.plain(name): name for name in weights}
     shapes = {name: value.shape for name, value in net.state_dict().items()}
+    floating = {name: value.is_floating_point() for name, value in net.state_dict().items()}
     for plain in given:
         if plain not in own and not plain.endswith("position_ids"):  # old files store 0, 1, 2, … under this name
             raise CheckpointError(f"{what}: the weights hold {given[plain]}, which the configuration has no place for")
@@ -168,6 +169,8 @@ def _fill(
                 f"{what}: {given[plain]} has shape {tuple(value.shape)} in the weights and {tuple(shapes[name])} by "
                 "the configuration"
             )
+        if floating[name]:
+            check_floating(given[plain], value, what)
         if not is_finite(value):
             raise CheckpointError(f"{what}: {given[plain]} holds values that are not finite")
         state[name] = value.to(device, dtype)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neblina.core.errors import SettingError
 from neblina.nets.autoencoder_halves import PictureDecoder, PictureEncoder, check_halves
-from neblina.nets.configuration import read_config, write_config
+from neblina.nets.configuration import check_sample_size, read_config, write_config
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class AutoencoderKLConfig:
             SettingError: naming the field.
         """
         check_halves(self)
+        check_sample_size("autoencoder", self.sample_size)
         if not self.scaling_factor > 0:
             raise SettingError(f"autoencoder config: scaling_factor = {self.scaling_factor!r} is not positive")
         if (self.latents_mean is None) != (self.latents_std is None):

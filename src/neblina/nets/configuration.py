@@ -37,7 +37,21 @@ def read_config(cls: "type[Config]", name: str, given: Mapping[str, Any]) -> "Co
         choose(f"field of a {name} config", key, known)
         if not _is_of(_frozen(value), hints[key]):
             raise SettingError(f"{name} config: {key} = {value!r} is not {_shown(hints[key])}")
-    return cls(**{key: _frozen(value) for key, value in said.items()})
+    return cls(**{key: _counted(_frozen(value), hints[key]) for key, value in said.items()})
+
+
+def check_sample_size(name: str, size: int | tuple[int, int] | None) -> None:
+    """Refuse a resolution without any place.
+
+    Args:
+        name: of the network, for messages.
+        size: one side of a square, or (height, width); None says nothing.
+    Raises:
+        SettingError: a side below 1.
+    """
+    sides = () if size is None else (size,) if isinstance(size, int) else size
+    if any(side < 1 for side in sides):
+        raise SettingError(f"{name} config: sample_size = {size!r} is not 1 or more")
 
 
 def write_config(config: "DataclassInstance", name: str) -> dict[str, Any]:
@@ -54,9 +68,19 @@ def _is_of(value: Any, hint: Any) -> bool:
         several = inside[:1] * len(value) if isinstance(value, tuple) and inside[-1] is Ellipsis else inside
         return isinstance(value, tuple) and len(value) == len(several) and all(map(_is_of, value, several))
     if hint in (int, float):
-        whole = isinstance(value, float) and value == int(value) if hint is int and value == value else False
+        whole = hint is int and isinstance(value, float) and value.is_integer()
         return not isinstance(value, bool) and (isinstance(value, (int, hint)) or whole)
     return hint is Any or isinstance(value, hint)
+
+
+def _counted(value: Any, hint: Any) -> Any:
+    """Whole numbers that were written as 8.0 are whole numbers, where the field holds such."""
+    if isinstance(value, tuple):
+        insides = [each for each in (*get_args(hint), hint) if get_origin(each) is tuple and _is_of(value, each)]
+        inside = get_args(insides[0])[0] if insides else Any
+        return tuple(_counted(part, inside) for part in value)
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return int(value) if isinstance(value, float) and int in kinds and float not in kinds else value
 
 
 def _shown(hint: Any) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError, choose
-from neblina.nets.configuration import read_config, write_config
+from neblina.nets.configuration import check_sample_size, read_config, write_config
 from neblina.nets.embeddings import Sinusoidal, TimeMLP
 from neblina.nets.network import Network
 from neblina.nets.transformer import FeedForward, TokenAttention, bends
@@ -89,6 +89,7 @@ class DiTConfig:
                 f"dit config: num_attention_heads {self.num_attention_heads} of attention_head_dim "
                 f"{self.attention_head_dim} make tokens {self.width} wide, no multiple of 4 as their positions need"
             )
+        check_sample_size("dit", self.sample_size)
         if self.sample_size < self.patch_size:
             raise SettingError(f"dit config: sample_size {self.sample_size} is less than patch_size {self.patch_size}")
 

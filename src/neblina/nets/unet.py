@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError, choose
 from neblina.nets.blocks import BlockStyle, DownLevel, Middle, UpLevel, activations
-from neblina.nets.configuration import read_config, write_config
+from neblina.nets.configuration import check_sample_size, read_config, write_config
 from neblina.nets.embeddings import LearnedSteps, RandomFourier, Sinusoidal, TimeMLP
 from neblina.nets.label_embeddings import LABELS, Room
 from neblina.nets.levels import DOWN, RESIDUAL, UP
@@ -115,6 +115,7 @@ class UNetConfig:
                 raise SettingError(
                     f"unet config: attention_head_dim {self.attention_head_dim} is wider than a level of {channels}"
                 )
+        check_sample_size("unet", self.sample_size)
         if self.sample_size is not None:
             self.check_size(*((self.sample_size,) * 2 if isinstance(self.sample_size, int) else self.sample_size))
 

@@ -10,7 +10,7 @@ from typing import Any
 from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError, choose
 from neblina.nets.blocks import activations
-from neblina.nets.configuration import read_config, write_config
+from neblina.nets.configuration import check_sample_size, read_config, write_config
 from neblina.nets.label_embeddings import LABELS
 from neblina.nets.levels import READING_DOWN, READING_MIDDLE, READING_UP
 
@@ -116,6 +116,7 @@ class UNetConditionConfig:
         for field, only in _ONLY.items():
             if getattr(self, field) != only:
                 raise _refusal(field, getattr(self, field), f"only {only!r} is")
+        check_sample_size("unet", self.sample_size)
         self._check_levels()
         self._check_names()
         self._check_embeddings()

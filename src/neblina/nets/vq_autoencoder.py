@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neblina.core.errors import SettingError
 from neblina.nets.autoencoder_halves import PictureDecoder, PictureEncoder, check_halves
-from neblina.nets.configuration import read_config, write_config
+from neblina.nets.configuration import check_sample_size, read_config, write_config
 
 ROWS = 4096  # latents that are compared with the codebook at once, so that the distances take little memory
 
@@ -61,6 +61,7 @@ class VQConfig:
             SettingError: naming the field.
         """
         check_halves(self)
+        check_sample_size("autoencoder", self.sample_size)
         if self.norm_type != "group":
             raise SettingError(f"autoencoder config: norm_type = {self.norm_type!r} is not supported, only 'group' is")
         if not self.scaling_factor > 0:

@@ -8,6 +8,7 @@ from neblina.bundle.bundle import Bundle
 from neblina.core.errors import SettingError
 
 _LARGER = 64  # times the area that a model was trained on: its subject would be there as often
+_TRAINED = 4096  # side of a square larger than which no model was trained
 _ALWAYS = 2048  # side of a square that any model is asked for
 
 
@@ -18,6 +19,7 @@ def latent_shape(bundle: Bundle, size: tuple[int, int] | None = None) -> tuple[i
         SettingError: a size that the codec or the network cannot make.
     """
     if size is None:
+        check_own(bundle)
         return bundle.latent_shape
     check_area(bundle, size)
     factor = bundle.codec.factor
@@ -32,20 +34,41 @@ def latent_shape(bundle: Bundle, size: tuple[int, int] | None = None) -> tuple[i
     return bundle.channels, height, width
 
 
+def check_own(bundle: Bundle) -> None:
+    """Refuse a size of the model's own that is a slip of its configuration.
+
+    Raises:
+        SettingError: it is larger than any that a model was trained at.
+    """
+    height, width = _own(bundle)
+    if height * width > _TRAINED**2:
+        raise SettingError(
+            f"the model's sample_size, {bundle.net.config.sample_size}, makes pictures of {width}x{height}, and no "
+            f"model was trained beyond {_TRAINED}x{_TRAINED}: a slip of its configuration. Write the right one in, "
+            "or say which size to make."
+        )
+
+
 def check_area(bundle: Bundle, size: tuple[int, int]) -> None:
     """Refuse pictures so large that making them would run out of memory, or take for ever.
 
     Raises:
         SettingError: saying the largest.
     """
-    own = bundle.net.config.sample_size or 0
-    height, width = (own, own) if isinstance(own, int) else own
-    most = max(_LARGER * height * width * bundle.codec.factor**2, _ALWAYS**2)
+    height, width = _own(bundle)
+    most = max(_LARGER * min(height * width, _TRAINED**2), _ALWAYS**2)
     if size[0] * size[1] > most:
         raise SettingError(
             f"{size[1]}x{size[0]} is {size[0] * size[1] / 1e6:.3f} million pixels, and this model makes at most "
             f"{most / 1e6:.3f} million, such as {isqrt(most)}x{isqrt(most)}: make less"
         )
+
+
+def _own(bundle: Bundle) -> tuple[int, int]:
+    """(height, width) in pixels of what it makes when nothing is asked for, nothing where it does not say."""
+    own = bundle.net.config.sample_size or 0
+    height, width = (own, own) if isinstance(own, int) else own
+    return height * bundle.codec.factor, width * bundle.codec.factor
 
 
 def _down(side: int, multiple: int) -> int:

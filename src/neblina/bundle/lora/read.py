@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neblina.bundle.single_file.checkpoint import read_checkpoint
 from neblina.core.errors import CheckpointError
+from neblina.core.tensors import check_floating
 
 FILE = "pytorch_lora_weights.safetensors"  # in folders that diffusers writes
 _FLAT = {
@@ -114,6 +115,8 @@ def read_lora(place: Path) -> Lora:
         module, part = _parsed(key, place)
         if part in layers.setdefault(module, {}):
             raise CheckpointError(f"{place} says {part} of {module} twice")
+        if part != "alpha":
+            check_floating(key, tensor, str(place))
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{place}: {key} holds values that are not finite")
         layers[module][part] = tensor

@@ -115,6 +115,7 @@ def _codec_file(place: Path) -> list[Finding]:
 
 def _part(subject: str, place: Path, opening: Opening) -> Report:
     """One part of a model alone."""
+    place = place if place.name not in ("", "..") else place.resolve()  # what a part is, its name says too
     found = look_at_part(place.parent, place.name, replace(opening, dtype=torch.float32))
     facts: dict[str, Any] = {}
     if (place / "config.json").exists() and not any(finding.level == PROBLEM for finding in found):

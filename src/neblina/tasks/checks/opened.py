@@ -17,6 +17,7 @@ from neblina.tasks.checks.latents import LARGEST, Coding, measure
 from neblina.tasks.checks.prediction import KINDS, Verdict, judge
 from neblina.tasks.checks.published import unusual_fields, unusual_schedule
 from neblina.tasks.model import Model
+from neblina.tasks.sizes import check_own
 
 _SIDE = 32  # cells a side that a network is asked about: what it predicts does not depend on the size
 _SHOWN = 4096  # numbers in a batch, at the least
@@ -205,6 +206,11 @@ def _uses(bundle: Bundle) -> Iterator[Finding]:
             yield Finding(NOTE, name, "not used here; carried along when the model is saved")
     if bundle.net.config.sample_size is None:
         yield Finding(NOTE, bundle.pipeline.network, "does not say its sample_size: say which size to make")
+        return
+    try:
+        check_own(bundle)
+    except SettingError as error:
+        yield Finding(PROBLEM, bundle.pipeline.network, str(error))
 
 
 def _codec_name(bundle: Bundle) -> str:
