@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from beside import change
 from oracle import clip_tokenizer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_single_file import small
 
 from neblina.core.errors import CheckpointError, SettingError
+from neblina.tasks.checks.check import check
 from neblina.tasks.loading import load
 from neblina.tasks.model import Model
+from neblina.tasks.settings import Noticed
 
 PROMPT = "a red boat"
 
@@ -92,3 +95,50 @@ def test_what_is_for_a_file_is_refused_for_a_folder(tmp_path: Path) -> None:
     model.save(tmp_path / "folder")
     with pytest.raises(SettingError, match="prediction is for a single file"):
         load(tmp_path / "folder", prediction="v")
+
+
+EMBEDDING = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+
+
+def with_rows(rows: int, place: Path) -> Path:
+    """Stable Diffusion 1 in a file, with vectors for so many tokens."""
+    state, _ = small("sd1")
+    table = state[EMBEDDING]
+    state[EMBEDDING] = table[:1].repeat(rows, 1)
+    state[EMBEDDING][: len(table)] = table
+    save_file({key: value.contiguous() for key, value in state.items()}, place / "model.safetensors")
+    clip_tokenizer(place / "words")
+    return place / "model.safetensors"
+
+
+def test_a_tokenizer_of_far_fewer_tokens_is_another_models(tmp_path: Path) -> None:
+    """Its words would be others, in silence."""
+    place = with_rows(1000, tmp_path)
+    with pytest.raises(CheckpointError, match=r"vectors for 1,000 tokens and its tokenizer knows 529.*--tokenizer"):
+        load(place, device="cpu", tokenizer=tmp_path / "words")
+    (problem,) = check(place, device="cpu", tokenizer=tmp_path / "words").problems
+    assert "1,000 tokens" in problem.says
+
+
+def test_in_a_folder_it_is_said_with_the_pictures_and_is_a_problem_to_the_check(tmp_path: Path) -> None:
+    opened("sd1", tmp_path).save(tmp_path / "folder")
+    config, weights = tmp_path / "folder/text_encoder/config.json", tmp_path / "folder/text_encoder/model.safetensors"
+    change(config, vocab_size=1000)
+    state = load_file(weights)
+    name = "text_model.embeddings.token_embedding.weight"
+    save_file({**state, name: state[name][:1].repeat(1000, 1)}, weights)
+    with pytest.warns(Noticed, match="the text_encoder has vectors for 1,000 tokens and its tokenizer knows 529"):
+        load(tmp_path / "folder", device="cpu").generate(PROMPT, steps=1, size=(16, 16))
+    (problem,) = check(tmp_path / "folder", device="cpu").problems
+    assert "one of them is another model's" in problem.says
+
+
+@pytest.mark.filterwarnings("error::neblina.tasks.settings.Noticed")
+@pytest.mark.parametrize("rows", [536, 576])
+def test_a_table_that_was_padded_is_no_other_models(rows: int, tmp_path: Path) -> None:
+    """To a multiple of 8 or 64, or by words that were added."""
+    place = with_rows(rows, tmp_path)
+    load(place, device="cpu", tokenizer=tmp_path / "words").generate(PROMPT, steps=1, size=(16, 16))
+    report = check(place, device="cpu", tokenizer=tmp_path / "words")
+    assert report.problems == []
+    assert any("the table was padded" in finding.says for finding in report.findings)
