@@ -283,12 +283,15 @@ def test_a_tensor_does_not_reach_beyond_its_storage(changes: dict[str, Any], sai
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is damaged or cut short|cannot be read"),
-        (b"GIF89a not a checkpoint", "cannot be read: damaged"),
-        (raw("I7\n"), "it is no file that torch wrote"),
+        (b"", r"a\.ckpt is empty"),
+        (b"GIF89a not a checkpoint", r"a\.ckpt is no checkpoint"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", r"a\.ckpt is no checkpoint"),
+        (b"a text, of many words", r"a\.ckpt is no checkpoint"),
+        (b"\x40\0\0\0\0\0\0\0{}", r"a\.ckpt is a safetensors file"),
+        (b"\x80\x02" + raw("I7\n"), "it is no file that torch wrote"),
         (b"\x80\x02r\xff\xff\xff\xff.", "cannot be read: damaged"),  # a memo of four billion places
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "cannot be read: damaged"),  # bytes without end
-        (b"(((t" + b"t" * 9 + b".", "cannot be read: damaged"),
+        (b"\x80\x02(((t" + b"t" * 9 + b".", "cannot be read: damaged"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused(content: bytes, said: str, tmp_path: Path) -> None:

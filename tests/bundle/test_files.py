@@ -35,6 +35,7 @@ def test_both_folders_refuse_strangers_and_damage_in_the_same_words(
         (b"[1]", "holds a list where names and values belong"),
         (b'{"form', "damaged or cut short"),
         (b"\xff\xfe\x00", "damaged or cut short"),
+        (b"[" * 100_000, "damaged or cut short"),
     ):
         (place / CARD).write_bytes(content)
         with pytest.raises(CheckpointError, match=rf"neblina\.json .*{said}"):

@@ -393,6 +393,11 @@ HALVES = {"unet.0.lora_A.weight": A, "unet.0.lora_B.weight": B}
         ({"lora_unet_0.hada_w1_a": A}, "is a LoHa"),
         ({"lora_unet_0.lokr_w1": A}, "is a LoKr"),
         ({"lora_unet_0.diff": A}, "is a full difference"),
+        ({"lora_unet_0.diff_b": A}, "is a full difference"),
+        (
+            {"model.diffusion_model.input_blocks.0.0.weight": A},
+            r"holds model\.diffusion_model\.input_blocks\.0\.0\.weight, which no LoRA layout has",
+        ),
         ({**HALVES, "unet.0.lora_B.bias": A}, "is a LoRA with biases"),
         ({**HALVES, "unet.0.more": A}, r"holds unet\.0\.more, which no LoRA layout has"),
         ({"unet.0.lora_A.weight": A}, r"says nothing of the up half of unet\.0"),

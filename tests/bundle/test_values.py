@@ -46,6 +46,14 @@ def test_a_value_of_another_kind_or_out_of_range_is_refused_by_name(
         read_scheduler({"_class_name": kind, **settings})
 
 
+def test_a_long_value_is_not_printed_whole() -> None:
+    with pytest.raises(
+        CheckpointError, match=r"trained_betas = \[nan, nan, .* … \(5,000 characters\) is not"
+    ) as refused:
+        read_scheduler({"_class_name": "DDPMScheduler", "trained_betas": [float("nan")] * 1000})
+    assert len(str(refused.value)) < 300
+
+
 @pytest.mark.parametrize("config", [{}, {"_class_name": None}, {"_class_name": ["DDPMScheduler"]}])
 def test_a_configuration_that_does_not_name_its_class_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="says its class in _class_name"):

@@ -101,6 +101,14 @@ def test_a_long_prompt_is_refused_with_what_would_be_lost(encoder: TextEncoder) 
         text(encoder, ["a cat"], negative=prompt)
 
 
+def test_a_long_negative_prompt_is_called_one(encoder: TextEncoder) -> None:
+    for negative in (LONG, ["", LONG]):
+        with pytest.raises(SettingError, match=r"^the negative prompt is .* tokens long"):
+            encode_prompts(STABLE_DIFFUSION, [encoder], ["a boat", "a cat"], negative)
+    with pytest.raises(SettingError, match=r"^the prompt is .* tokens long"):
+        encode_prompts(STABLE_DIFFUSION, [encoder], [LONG], LONG)
+
+
 def test_a_prompt_that_just_fits_is_neither_refused_nor_cut(encoder: TextEncoder) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -23,6 +23,7 @@ from neblina.tasks.model import Model
 from neblina.tasks.photos import read_photo, resize
 from neblina.tasks.settings import Noticed
 from neblina.tasks.sizes import check_area, latent_shape
+from neblina.tasks.verbs import verbs
 
 CPU = torch.device("cpu")
 QUICK = {"steps": 3, "seed": 5}
@@ -475,6 +476,20 @@ def test_what_is_far_too_large_is_refused_at_once(name: str, latent: Callable[[s
     ):
         with pytest.raises(SettingError, match=r"makes at most .* million, such as 2048x2048"):
             make()
+
+
+def test_a_photo_is_not_extended_to_many_times_the_models_size(pixels: Model, tmp_path: Path) -> None:
+    """As photos are held to: more takes minutes, and shows the subject many times over."""
+    Image.new("RGB", (8, 8), (90, 0, 0)).save(tmp_path / "photo.png")
+    asked: dict[str, Any] = {"photo": str(tmp_path / "photo.png")}
+    settings = {"steps": 1}
+    assert verbs["outpaint"](pixels, settings, **asked, left=56).shape == (1, 3, 8, 64)
+    with pytest.raises(SettingError, match=r"photo\.png extended is 65x8, 8 times the 8x8 .*: extend it by less"):
+        verbs["outpaint"](pixels, settings, **asked, left=57)
+    with pytest.raises(SettingError, match="12,501 times"):
+        verbs["outpaint"](pixels, settings, **asked, left=100_000)
+    with pytest.raises(SettingError, match="left is a whole number"):
+        verbs["outpaint"](pixels, settings, **asked, left="57")
 
 
 def test_a_models_own_pictures_and_sixty_four_times_as_many_pixels_are_not_too_large(pixels: Model) -> None:

@@ -40,7 +40,8 @@ def bundle_of_file(
         tokenizer: a tokenizer's folder, a folder of several, or CLIP's published merges; None looks in the hub's cache.
         codec: in place of the file's own, or where it has none.
     Raises:
-        CheckpointError: no family that is known, cut short, or something that such a file does not hold is not given.
+        CheckpointError: no family that is known, cut short, or something that such a file does not hold is not given,
+            or is another model's.
         SettingError: a prediction that there is not, or something that such a file has no use for.
     """
     if opening.variant is not None:
@@ -127,6 +128,9 @@ def _texts(
             dtype=opening.dtype,
             device=opening.device,
         )
+        said = encoders[name].mismatch
+        if tokenizer is not None and said is not None:
+            raise CheckpointError(f"{where} ({name}) {said}. Give another --tokenizer than {tokenizer}")
         written[name] = (component.library, component.config["architectures"][0])
         written[tokens] = ("transformers", "BertTokenizer" if name == "bert" else "CLIPTokenizer")
     return Texts(family_of(pipeline.family, single.settings, len(present)), encoders, dict(present), written)

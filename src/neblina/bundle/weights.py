@@ -205,7 +205,7 @@ def _check_length(place: Path) -> None:
             end = max(
                 (entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0
             )
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
             raise CheckpointError(f"{place} is damaged: its header cannot be read: {error}") from error
     if size != 8 + header + end:
         raise CheckpointError(f"{place} is damaged or cut short: it has {size:,} of {8 + header + end:,} bytes")

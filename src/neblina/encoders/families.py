@@ -155,10 +155,11 @@ def encode_prompts(
         raise CheckpointError("this model reads a vector of the whole text, and its last text encoder gives none")
     sizes, unsaid_sizes = _sizes(family, framing, unsaid_framing, len(prompts))
 
+    said = {**dict.fromkeys(("", *negatives), "negative prompt"), **dict.fromkeys(prompts, "prompt")}
     cut = [
         {
-            prompt: pieces_of(prompt, encoder.tokenizer, _window(family, encoder), long)
-            for prompt in dict.fromkeys((*prompts, *negatives, ""))
+            text: pieces_of(text, encoder.tokenizer, _window(family, encoder), long, what=what)
+            for text, what in said.items()
         }
         for encoder in encoders
     ]

@@ -31,12 +31,15 @@ class Piece:
     weights: tuple[float, ...] = ()
 
 
-def pieces_of(prompt: str, tokenizer: Tokenizer, window: int, long: str = "refuse") -> list[Piece]:
+def pieces_of(
+    prompt: str, tokenizer: Tokenizer, window: int, long: str = "refuse", *, what: str = "prompt"
+) -> list[Piece]:
     """Cut a prompt, weights and all, into what fits a window each; one piece or more.
 
     Args:
         window: how many tokens the encoder reads at once, the two special ones among them.
         long: "refuse", "chunk" or "cut" a prompt that is longer.
+        what: it is, for messages.
     Raises:
         SettingError: the prompt is longer and `long` is "refuse"; a weight that cannot be read, or that begins or ends
             inside a token.
@@ -50,7 +53,7 @@ def pieces_of(prompt: str, tokenizer: Tokenizer, window: int, long: str = "refus
     if len(tokens) > room:
         lost = said.text[spans[room][0] :]
         kept = _LONG[long](
-            f"the prompt is {len(tokens) + 2} tokens long and this text encoder reads {window}. "
+            f"the {what} is {len(tokens) + 2} tokens long and this text encoder reads {window}. "
             f'Cut from: "… {_short(lost)}".',
             room,
             len(tokens),

@@ -21,6 +21,7 @@ from neblina.encoders.architectures import ARCHITECTURES, Architecture, Reading
 from neblina.encoders.tokens import Tokenizer
 
 STEM = "model"
+_SPARE = 0.1  # of an encoder's rows that its own tokenizer may lack: a padded table, new words whose names were lost
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,24 @@ class TextEncoder:
     layers: int
     pooled: int | None
     architecture: Architecture = field(repr=False)
+
+    @property
+    def rows(self) -> int:
+        """How many tokens it has vectors for."""
+        return int(config_of(self.net)[self.architecture.sizes[-1]])
+
+    @property
+    def mismatch(self) -> str | None:
+        """What to say of a tokenizer that knows far fewer tokens than there are vectors for, whose words are others.
+
+        None where it knows about as many: published tables are padded, or longer by words that were added.
+        """
+        if self.tokenizer.size >= (1 - _SPARE) * self.rows:
+            return None
+        return (
+            f"has vectors for {self.rows:,} tokens and its tokenizer knows {self.tokenizer.size:,}: one of them is "
+            "another model's"
+        )
 
     @torch.no_grad()
     def read(self, tokens: Tensor) -> Reading:

@@ -30,6 +30,7 @@ _FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+_PUBLISHED = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")  # CLIP's, with the code it came with
 _START, _STOP = "<|startoftext|>", "<|endoftext|>"
 _FLAGS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 # settings that change the tokens, and the one value of each that is read
@@ -82,7 +83,7 @@ class Tokenizer:
 
 
 def load_tokenizer(place: Path) -> Tokenizer:
-    """Read a tokenizer's folder, or the file of merges that CLIP was published with (`bpe_simple_vocab_16e6.txt.gz`).
+    """Read a tokenizer's folder, or the merges that CLIP was published with (`bpe_simple_vocab_16e6.txt.gz`), in one.
 
     Raises:
         CheckpointError: a file is missing, damaged, or of a tokenizer that is not read here.
@@ -91,6 +92,9 @@ def load_tokenizer(place: Path) -> Tokenizer:
         return clip_tokenizer(*published_vocabulary(place))
     if not place.is_dir():
         raise CheckpointError(f"{place} is not a tokenizer's folder: there is no such folder")
+    published = [place / name for name in _PUBLISHED if (place / name).is_file()]
+    if published and not any((place / name).exists() for name in _FILES):
+        return clip_tokenizer(*published_vocabulary(published[0]))
     try:
         files = {name: (place / name).read_text(encoding="utf-8") for name in _FILES if (place / name).exists()}
     except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from neblina.bundle.bundle import Bundle
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError, choose
 from neblina.tasks.sampling import other_classes
-from neblina.tasks.settings import LeftOut, Settings
+from neblina.tasks.settings import LeftOut, Noticed, Settings
 
 Labels = int | str | Sequence[int | str]
 
@@ -60,6 +60,9 @@ def conditions_of(
             f"a negative prompt is what guidance goes away from, and with {other} it goes away from that model: "
             "leave one of the two out"
         )
+    for name, encoder in bundle.text.encoders.items():
+        if encoder.mismatch is not None:
+            warnings.warn(Noticed(f"the {name} {encoder.mismatch}, and prompts say something else"), stacklevel=2)
     encoded = bundle.text.encode(
         prompts,
         settings.negative,

@@ -116,6 +116,9 @@ def outpaint(
 ) -> Tensor:
     """A photo extended past its borders; arguments as in `tasks.inpaint.outpaint`."""
     opened = _photo(model, photo, None, background)
+    if all(isinstance(side, int) for side in (left, right, top, bottom)):  # `outpaint` refuses what is none
+        extended = opened.size[0] + top + bottom, opened.size[1] + left + right
+        _check_share(model, extended, f"{photo} extended", "extend it by less")
     return model.outpaint(opened, prompt, labels=labels, left=left, right=right, top=top, bottom=bottom, **settings)
 
 
@@ -204,11 +207,22 @@ def _photo(model: Model, photo: str, size: str | None, background: str | None) -
         check_area(model.bundle, read_size(size))
         return resize(opened, read_size(size))
     _, height, width = model.shape
-    (tall, wide), share = opened.size, (height * width / (opened.size[0] * opened.size[1])) ** 0.5
-    if share**2 < 1 / _LARGEST:
-        near = f"{round(wide * share)}x{round(tall * share)}"
-        raise SettingError(
-            f"{photo} is {wide}x{tall}, {1 / share**2:.0f} times the {width}x{height} that this model was trained on: "
-            f"make it smaller first (edit takes --size {near})"
-        )
+    share = (height * width / (opened.size[0] * opened.size[1])) ** 0.5
+    near = f"{round(opened.size[1] * share)}x{round(opened.size[0] * share)}"
+    _check_share(model, opened.size, photo, f"make it smaller first (edit takes --size {near})")
     return opened
+
+
+def _check_share(model: Model, size: tuple[int, int], what: str, advice: str) -> None:
+    """Refuse a picture of (height, width) that is many times as large as the model's own.
+
+    Raises:
+        SettingError: saying how many, and what to do.
+    """
+    _, height, width = model.shape
+    times = size[0] * size[1] / (height * width)
+    if times > _LARGEST:
+        raise SettingError(
+            f"{what} is {size[1]}x{size[0]}, {times:,.0f} times the {width}x{height} that this model was trained on: "
+            f"{advice}"
+        )

@@ -107,7 +107,7 @@ def read_lora(place: Path) -> Lora:
     place = place / FILE if place.is_dir() else place
     checkpoint = read_checkpoint(place)
     for part, said in _OTHERS.items():
-        if any(part in key for key in checkpoint.state):
+        if any(_names(key, part) for key in checkpoint.state):
             raise CheckpointError(f"{place} is {said}, which is not read here; plain LoRA is")
     layers: dict[str, dict[str, Tensor]] = {}
     keys: dict[str, str] = {}
@@ -165,6 +165,11 @@ def _update(name: str, parts: Mapping[str, Tensor], key: str, told: Mapping[str,
     return Update(component, module, flat, down, up, mid, factor, key)
 
 
+def _names(key: str, part: str) -> bool:
+    """Whether a key is of a kind; `.diff` begins its last part, which a checkpoint's `.diffusion_model` is not."""
+    return f".{key.rpartition('.')[2]}".startswith(part) if part.startswith(".") else part in key
+
+
 def _located(name: str) -> tuple[str | None, str, bool]:
     """Component, path within it, and whether the path is written with underscores."""
     for prefix, component in _FLAT.items():
@@ -180,7 +185,7 @@ def _told(metadata: Any, place: Path) -> Mapping[str, Any]:
     """What the metadata that PEFT's settings are kept in says."""
     try:
         told = json.loads(metadata) if metadata else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{place}: its lora_adapter_metadata is damaged: {error}") from error
     if not isinstance(told, dict):
         raise CheckpointError(f"{place}: its lora_adapter_metadata is damaged: it holds no names and values")

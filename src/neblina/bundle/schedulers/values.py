@@ -7,6 +7,8 @@ from neblina.bundle.schedulers.fields import FIELDS, LEFT_OVER, REFUSED
 from neblina.bundle.schedulers.ranges import RANGES
 from neblina.core.errors import CheckpointError, choose
 
+_LONG = 120  # characters of a value in a message; a table of betas has thousands
+
 
 class Values:
     """A scheduler's fields. A reader asks for what it gives a meaning to; `close` refuses what nobody asked for.
@@ -72,7 +74,7 @@ class Values:
 
     def refusal(self, field: str, reason: str) -> CheckpointError:
         """The error that names a field, its value and the reason."""
-        return CheckpointError(f"{self.kind}: {field} = {self._values[field]!r} is not supported: {reason}")
+        return CheckpointError(f"{self.kind}: {field} = {_shown(self._values[field])} is not supported: {reason}")
 
     def close(self) -> None:
         """Refuse what was not asked for, unless it has its default.
@@ -95,8 +97,8 @@ class Values:
         if value is None or value is False or value in LEFT_OVER[field]:
             return True
         raise CheckpointError(
-            f"{self.kind}: {field} = {value!r} is not supported: it is another scheduler's, and diffusers passes over "
-            "it; take it out to sample without it"
+            f"{self.kind}: {field} = {_shown(value)} is not supported: it is another scheduler's, and diffusers passes "
+            "over it; take it out to sample without it"
         )
 
     def _check(self) -> None:
@@ -108,6 +110,12 @@ class Values:
         low, high = self._values.get("sigma_min"), self._values.get("sigma_max")
         if low is not None and high is not None and low >= high:
             raise self.refusal("sigma_min", f"it lies below sigma_max, which is {high:g}")
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written, its beginning where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONG else f"{text[: _LONG // 2]} … ({len(text):,} characters)"
 
 
 def _kind(config: Mapping[str, Any]) -> str:

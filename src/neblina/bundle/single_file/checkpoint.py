@@ -71,6 +71,7 @@ def read_checkpoint(place: Path) -> Checkpoint:
         state = read_tensors(place)
         with safe_open(place, framework="pt") as file:
             return Checkpoint(state, file.metadata() or {})
+    _check_beginning(place)
     try:
         content, load = _archive(place) if zipfile.is_zipfile(place) else _legacy(place)
         return _tensors_of(content, load)
@@ -78,6 +79,21 @@ def read_checkpoint(place: Path) -> Checkpoint:
         raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{place} cannot be read: {error}") from error
+
+
+def _check_beginning(place: Path) -> None:
+    """Refuse a file that begins as nothing that torch writes: a picture, a text, another format."""
+    with place.open("rb") as file:
+        start = file.read(9)
+    if not start:
+        raise CheckpointError(f"{place} is empty (0 bytes)")
+    if start[8:] == b"{":
+        raise CheckpointError(f"{place} is a safetensors file: give it that suffix")
+    if start[:1] != b"\x80" and start[:2] != b"PK":
+        raise CheckpointError(
+            f"{place} is no checkpoint: a .ckpt, .pt, .pth or .bin file begins as an archive or a pickle, and this one "
+            f"with {start!r}. Give a model's folder, its .safetensors or its checkpoint."
+        )
 
 
 _Load = Callable[[Described], Tensor]

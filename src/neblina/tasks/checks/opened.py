@@ -183,16 +183,15 @@ def _codec(bundle: Bundle, coding: Coding) -> Iterator[Finding]:
 
 
 def _text(name: str, encoder: TextEncoder) -> Iterator[Finding]:
-    tokenizer, rows = encoder.tokenizer, int(encoder.config.get("vocab_size", encoder.tokenizer.size))
+    tokenizer, rows = encoder.tokenizer, encoder.rows
     end = encoder.config.get("eos_token_id")
+    if encoder.mismatch is not None:
+        yield Finding(PROBLEM, name, encoder.mismatch)
+        return
     if tokenizer.size < rows:
-        yield Finding(
-            PROBLEM,
-            name,
-            f"has vectors for {rows:,} tokens and its tokenizer knows {tokenizer.size:,}: one of them is another "
-            "model's",
-        )
-    elif "eos_token_id" in encoder.config and end not in (0, 1, 2, tokenizer.end):
+        spare = f"has vectors for {rows:,} tokens and its tokenizer knows {tokenizer.size:,}"
+        yield Finding(NOTE, name, f"{spare}: the table was padded, or words were added whose names are lost")
+    if "eos_token_id" in encoder.config and end not in (0, 1, 2, tokenizer.end):
         yield Finding(PROBLEM, name, f"ends a text with token {end} (eos_token_id), its tokenizer with {tokenizer.end}")
     else:
         yield Finding(
