@@ -410,6 +410,7 @@ MODELS = [
     _Model("scheduler: zero signal at the end, and eps", "dit", edit(SCHEDULER, rescale_betas_zero_snr=True)),
     _Model("a JSON file with a byte-order mark of another encoding", "sd1", overwritten(UNET, b"\xff\xfe{\x00}\x00")),
     _Model("a JSON file that is empty", "sd1", overwritten(VAE, b"")),
+    _Model("a JSON file of brackets in brackets", "sd1", overwritten(UNET, b"[" * 100_000)),
     _Model("a JSON file that is a list", "sd1", overwritten(SCHEDULER, b"[1, 2]")),
     _Model("a JSON file that is cut short", "sd1", cut(UNET)),
     # fields that change no key
@@ -496,6 +497,7 @@ MODELS = [
     _Model("upscaler: without its scheduler of small pictures", "upscaler", gone("low_res_scheduler")),
     _Model("a single file of an unknown family", "sd1", single_file(lambda state: {"layer.weight": torch.zeros(2, 2)})),
     _Model("a single file with keys missing", "sd1", single_file(lambda state: state)),
+    _Model("a photo in place of a single file", "sd1", PHOTO),
     _Model("a single file that is cut short", "sd1", truncated_file),
     _Model("a variant that is not there", "sd1", options={"variant": "fp16"}),
     _Model("a repository, without a network", "sd1", lambda folder: "owner/a-model-that-is-nowhere"),
@@ -532,6 +534,7 @@ REQUESTS = [
     _generate("a size of no pixels", size="0x16"),
     _generate("a size that is no size", size="big"),
     _generate("a prompt too long", prompt="a red boat on the sea " * 40),
+    _generate("a negative prompt too long", prompt="a boat", negative="a red boat on the sea " * 40),
     _generate("a prompt whose weights do not close", prompt="a (red boat:1.3"),
     _generate("a prompt weight that is no number", prompt="a (red boat:1.x)"),
     _generate("a negative prompt without guidance", negative="blur", guidance=1.0),
@@ -605,6 +608,7 @@ REQUESTS = [
     _paint("a mask softened by less than nothing", **PAINT, soften=-1),
     _paint("inpainting strength 0", **PAINT, strength=0.0),
     _asked("outpainting by nothing", "sd1", "outpaint", photo=PHOTO),
+    _asked("outpainting to many times the model's size", "sd1", "outpaint", photo=PHOTO, left=100_000),
     _asked("outpainting by less than nothing", "sd1", "outpaint", photo=PHOTO, left=-8),
 ]
 SABOTAGES = [*MODELS, *REQUESTS]

@@ -39,7 +39,9 @@ def read_json(place: Path) -> dict[str, Any]:
         content = json.loads(place.read_text())
     except FileNotFoundError as error:
         raise CheckpointError(f"{place} is missing") from error
-    except (ValueError, RecursionError) as error:  # no JSON, or no text; or brackets in brackets without end
+    except RecursionError as error:
+        raise CheckpointError(f"{place} is damaged or cut short: it is brackets in brackets without end") from error
+    except ValueError as error:  # no JSON, or no text
         raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{place} holds a {type(content).__name__} where names and values belong")
