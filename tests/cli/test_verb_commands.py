@@ -200,7 +200,7 @@ def test_a_mistake_is_one_sentence(words: str, said: str, desk: Path, typed: Typ
     [
         ("--method inverse", 'Did you mean "inversion"?'),
         ("--strenght 0.5", "Did you mean --strength?"),
-        ("--steps many", 'many is no whole number'),
+        ("--steps many", "many is no whole number"),
     ],
 )
 def test_an_option_that_is_none_is_refused_with_the_closest(words: str, said: str, typed: Typed) -> None:

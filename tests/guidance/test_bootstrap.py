@@ -46,6 +46,20 @@ def test_inside_the_mask_it_sees_the_canvas_and_outside_a_colour_that_is_as_nois
         assert sum(outside) == 1
 
 
+def test_a_faded_place_is_shown_as_noisy_as_the_rest() -> None:
+    """A mixture of the canvas and the colour would be less noisy than either."""
+    asked = query(0.9)
+    plan = conditional(small_bundle().denoiser(), Condition())
+    (leaf,), _ = bootstrapped(plan, 0.5 * MASK, backdrop(indices=range(1)), SCHEDULE, until=0.5)(asked)
+    assert torch.equal(leaf.x[..., MASK > 0], asked.x[..., MASK > 0])
+
+
+def test_a_share_is_a_step_at_least_and_leaves_one() -> None:
+    for steps, share, wanted in ((2, 0.2, 1), (1, 0.5, 0), (50, 0.99, 49), (4, 0.0, 0)):
+        times = make_grid("log_snr", SCHEDULE, steps)
+        assert until_share(times, share) == float(times[wanted])
+
+
 def test_at_the_time_and_below_it_the_very_canvas_is_asked_about() -> None:
     asked = query(0.5, 0.4, 0.1)
     assert seen(asked, backdrop(), 0.5).x is asked.x

@@ -90,6 +90,11 @@ def test_windows_of_any_canvas_cover_every_cell_and_their_shares_sum_to_one(numb
         assert torch.allclose(total, torch.ones_like(total), atol=1e-12)
 
 
+def test_around_a_canvas_that_one_window_holds_there_are_two() -> None:
+    for width in (33, 34, 40, 64):
+        assert len(cover((64, width), 64, 32, around=True)) == 2
+
+
 def test_windows_of_a_place_cover_all_of_it_and_hold_it_whole_where_it_fits() -> None:
     for number in range(RANDOM):
         generator, draws = drawn(number)

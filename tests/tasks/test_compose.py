@@ -205,7 +205,7 @@ def test_who_reads_nothing_and_who_is_told_something_else_cannot_compose(
     plain = Model(small_bundle(), CPU)
     with pytest.raises(SettingError, match="neither words nor classes"):
         plain.compose(scene((8, 8), {"box": [0, 0, 4, 4]}), steps=2)
-    with pytest.raises(SettingError, match="told a mask"):
+    with pytest.raises(SettingError, match="told a mask: give a photo, and a mask"):
         latent("inpainting").compose(scene((16, 16), {"prompt": "a", "box": [0, 0, 8, 8]}), **QUICK)
     with pytest.raises(SettingError, match="strength is about a photo"):
         classes().compose(scene((8, 8), {"label": 1, "box": [0, 0, 4, 4]}), strength=0.5, steps=2)
@@ -217,3 +217,80 @@ def test_who_reads_nothing_and_who_is_told_something_else_cannot_compose(
         classes().panorama(labels=[0], size=(8, 24), window=0, steps=2)
     with pytest.raises(SettingError, match="share a multiple"):
         classes().panorama(labels=[0], size=(8, 24), overlap=8, steps=2)
+
+
+@pytest.mark.parametrize("background", [{}, {"background": {"label": 0}}, {"background": {"label": 0, "guidance": 1}}])
+@pytest.mark.parametrize("own", [{}, {"guidance": 1}, {"guidance": 5}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"guidance_interval": (0.3, 3.0)}, {"guidance_rescale": 0.7}, {"autoguidance": "weaker"}, {"omega": 2.0}],
+)
+def test_what_acts_on_guidance_acts_where_there_is_some_and_nowhere_else(
+    background: dict[str, Any], own: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    model, given = classes(), {"guidance": 3.0, **settings}
+    if "omega" in given:
+        given.pop("guidance")
+    if "autoguidance" in given:
+        given["autoguidance"] = classes(seed=1)
+    element = {"label": 1, "box": [0, 0, 4, 8]}
+    made = model.compose(scene((8, 8), {**element, **own}, {"label": 2, "box": [4, 0, 6, 8]}, **background), **given)
+    assert made.shape == (1, 3, 8, 8)
+    whole = scene((8, 8), {**element, "box": [0, 0, 1, 1]}, **background)
+    composed = latents_of(lambda: model.compose(whole, steps=3, **given))
+    assert torch.equal(composed, latents_of(lambda: model.generate(labels=[1], steps=3, **given)))
+
+
+def test_what_limits_guidance_is_refused_where_no_place_has_any() -> None:
+    placed = scene((8, 8), {"label": 1, "box": [0, 0, 4, 8]})
+    for limit in ({"guidance_interval": (0.3, 3.0)}, {"guidance_rescale": 0.7}):
+        with pytest.raises(SettingError, match=r"guidance is 1|there is none"):
+            classes().compose(placed, guidance=1.0, **limit)
+    with pytest.raises(SettingError, match=r"element 1 .* guidance of 9 and no label"):
+        classes().compose(scene((8, 8), {"box": [0, 0, 4, 8], "guidance": 9}))
+
+
+def test_every_stretch_of_a_panorama_goes_away_from_its_own(latent: Callable[[str], Model]) -> None:
+    model = latent("sd1")
+
+    def made(*negative: str) -> Tensor:
+        return model.panorama(["a cat", "a boat"], size=(16, 48), negative=list(negative), **QUICK)
+
+    assert not torch.equal(made("a dog", "the sea"), made("a dog", "a red car"))
+    assert torch.equal(
+        made("a dog", "a dog"), model.panorama(["a cat", "a boat"], size=(16, 48), negative="a dog", **QUICK)
+    )
+
+
+def test_inside_a_mask_a_strength_of_nothing_and_an_element_outside_are_refused(latent: Callable[[str], Model]) -> None:
+    model, photo, mask = latent("sd1"), pixels(16, 16), np.zeros((16, 16), np.uint8)
+    mask[:, :8] = 255
+    with pytest.raises(SettingError, match="strength is above 0"):
+        model.compose(scene((16, 16), {"prompt": "a", "box": [0, 0, 6, 8]}), photo=photo, mask=mask, strength=0.0)
+    with pytest.raises(SettingError, match=r"element 1 \('a'\) lies where the photo's mask is black"):
+        model.compose(scene((16, 16), {"prompt": "a", "box": [10, 0, 16, 8]}), photo=photo, mask=mask)
+
+
+def test_sentences_name_the_element(latent: Callable[[str], Model]) -> None:
+    negative = {"prompt": "a cat", "negative": "a dog", "guidance": 1, "box": [0, 0, 8, 8]}
+    with pytest.raises(SettingError, match=r"element 1 \('a cat'\): a negative prompt"):
+        latent("sd1").compose(scene((16, 16), negative), **QUICK)
+    with pytest.raises(SettingError, match=r"element 1 .*: label 7 is out of range"):
+        classes().compose(scene((8, 8), {"label": 7, "box": [0, 0, 4, 8]}))
+
+
+def test_a_canvas_of_the_models_own_size_is_asked_about_whole_though_it_is_not_square(tmp_path: Path) -> None:
+    pipelines.sd1(tmp_path, sample_size=(4, 8)).save_pretrained(tmp_path / "model")
+    model = neblina.load(tmp_path / "model", device="cpu")
+    _, height, width = model.shape
+    whole = scene((width, height), {"prompt": "a boat", "box": [0, 0, 1, 1]})
+    plain = latents_of(lambda: model.generate("a boat", **QUICK))
+    assert torch.equal(latents_of(lambda: model.compose(whole, **QUICK)), plain)
+    assert torch.equal(latents_of(lambda: model.panorama("a boat", size=(height, width), **QUICK)), plain)
+
+
+def test_the_nearest_sizes_are_said_in_pixels(tmp_path: Path) -> None:
+    pipelines.dit(tmp_path).save_pretrained(tmp_path / "model")
+    model = neblina.load(tmp_path / "model", device="cpu")
+    with pytest.raises(SettingError, match="32x16 or 32x20"):
+        model.compose(scene((32, 18), {"label": 1, "box": [0, 0, 16, 18]}))

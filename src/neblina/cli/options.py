@@ -198,7 +198,7 @@ def prompts_of(file: Path, prompt: str | None) -> list[str]:
 
 def colours_of(words: str) -> int | list[str]:
     """How many random colours, or the names of some between commas."""
-    return int(words) if words.strip().isdigit() else [name.strip() for name in words.split(",")]
+    return int(words) if words.strip().isdecimal() else [name.strip() for name in words.split(",")]
 
 
 def _lora(words: str) -> list[Any]:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 _NEVER = 20_000  # bytes alive in a call for one of its input: some 1,000 to 3,000 in U-Nets and transformers
 _SHARE = 0.6  # of free memory: kernels have workspaces of their own, which are not tensors
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
+_GROUP = Path("/sys/fs/cgroup")
 
 
 class Appetite:
@@ -60,9 +60,12 @@ def free_memory(device: torch.device) -> int:
 
     free = int(psutil.virtual_memory().available)
     try:
-        most, taken = (Path(place).read_text().strip() for place in _LIMITS)
-        return free if most == "max" else min(free, int(most) - int(taken))
-    except (OSError, ValueError):  # no such group, or none of this kind
+        most, taken = ((_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        if most == "max":
+            return free
+        held = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        return min(free, int(most) - int(taken) + int(held["inactive_file"]))  # what was read is given back
+    except (OSError, ValueError, KeyError):  # no such group, or none of this kind
         return free
 
 

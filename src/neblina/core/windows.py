@@ -9,7 +9,6 @@ construction and what all windows agree on is kept.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from types import EllipsisType
 
@@ -70,7 +69,6 @@ class Share:
 Cover = tuple[Share, ...]
 
 
-@lru_cache(maxsize=256)  # a sampler asks for the same one at every step
 def cover(size: tuple[int, int], side: int, overlap: int, *, around: bool = False, even: bool = False) -> Cover:
     """Windows that cover a canvas.
 
@@ -137,7 +135,8 @@ def _reaching(start: int, stop: int, length: int, side: int, overlap: int) -> li
 
 def _circle(length: int, side: int, overlap: int) -> list[Span]:
     """Windows around an axis that has no ends."""
-    side = min(side, length)
+    if length < side:
+        side, overlap = length, min(overlap, length // 2)
     count = max(2, -(-length // (side - min(overlap, side - 1))))
     starts = [number * length // count for number in range(count)]
     shared = [max(before + side - after, 0) for before, after in pairwise([*starts, length])]

@@ -1,6 +1,6 @@
 """A place is prepared alone: while the walk begins, its view sees the canvas inside its mask and a colour outside.
 
-    x_i = m_i ⊙ x + (1 − m_i) ⊙ (α(t) b + σ(t) z)    for t > t_boot,    else x_i = x
+    x_i = x where m_i > 0, else α(t) b + σ(t) z    for t > t_boot,    else x_i = x
 
 with b a constant picture of one colour, brought through the codec, and z the picture's own first noise. What a network
 makes early is where things are; seeing nothing around, it puts what it is asked for inside the mask. The colour is
@@ -14,6 +14,7 @@ to tight masks), and the released code's bootstrapping.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from neblina.core.noise import chosen
@@ -58,20 +59,21 @@ def bootstrapped(plan: Plan, mask: Tensor, backdrop: Backdrop, schedule: Schedul
 
     Args:
         plan: of the place; asked about the whole canvas.
-        mask: 1 where the place is, 0 elsewhere, in [0, 1], shape (H, W).
+        mask: above 0 where the place is, 0 elsewhere, shape (H, W); it is not faded, since a mixture of two noises is
+            less noisy than either.
         backdrop: what is seen elsewhere.
         schedule: that the times are of.
         until: the time down to which the place is alone; 1 is never.
     """
 
-    masks = once_moved([mask])
+    masks = once_moved([mask > 0])
 
     def alone(query: Query) -> tuple[list[Leaf], Combine]:
         early = query.t > until
         if not bool(early.any()):
             return plan(query)
-        (m,) = masks(query.x)
-        seen = m * query.x + (1 - m) * backdrop.at(schedule, query)
+        (inside,) = masks(query.x)
+        seen = torch.where(inside > 0, query.x, backdrop.at(schedule, query))
         return plan(replace(query, x=seen if bool(early.all()) else choose_samples(early, seen, query.x)))
 
     return alone
@@ -82,7 +84,8 @@ def until_share(times: Tensor, share: float) -> float:
 
     Args:
         times: falling, of the walk, shape (N + 1,).
-        share: of the N steps, from 0 to 1, rounded to whole steps.
+        share: of the N steps, from 0 to 1, rounded to whole steps; above 0 it is one at least, and one is left.
     """
     steps = len(times) - 1
-    return float(times[min(round(share * steps), steps)])
+    done = 0 if share == 0 else min(max(round(share * steps), 1), steps - 1)
+    return float(times[done])

@@ -59,6 +59,7 @@ class Composition:
         places: in any order; none, for a background in windows.
         behind: the background's own mask, None for what no place claims.
         cover: the windows that the background is asked about in, None for the whole.
+        guidance: the background's own weight of classifier-free guidance, None for that of the whole.
         backdrop: what is seen around a place that is shown alone; None where none is.
         until: the time down to which they are.
     """
@@ -66,6 +67,7 @@ class Composition:
     places: tuple[Place, ...] = ()
     behind: Tensor | None = None
     cover: Cover | None = None
+    guidance: float | None = None
     backdrop: Backdrop | None = None
     until: float = 1.0
 
@@ -118,11 +120,12 @@ class GuidanceSettings:
             SettingError: settings out of range or without effect, and networks that do not go together, before any of
                 them is asked.
         """
-        guided = self._guided(denoiser, labels)
+        if self.composition is None:
+            guided = self._guided(denoiser, labels)
+        else:
+            guided = self._composed(self.composition, labels, denoiser)
         if self.crops is not None:
             guided = crops(guided, size=self.crops[0], overlap=self.crops[1])
-        if self.composition is not None:
-            guided = self._composed(self.composition, guided, denoiser)
         if self.measured is not None:
             guided = self.measured(guided)
         if self.threshold is not None:
@@ -148,11 +151,15 @@ class GuidanceSettings:
             guided = interval(guided, plain, denoiser.process.schedule, low=low, high=high)
         return guided
 
-    def _composed(self, composition: Composition, background: Plan, denoiser: NetworkDenoiser) -> Plan:
+    def _composed(self, composition: Composition, labels: Condition, denoiser: NetworkDenoiser) -> Plan:
         """Every place guided by itself, and all of them on the background."""
+        weights = [composition.guidance, *(place.guidance for place in composition.places)]
+        if all((self.weight if weight is None else weight) == 1 for weight in weights):
+            replace(self, weight=1.0)._guided(denoiser, labels)  # refuses what limits guidance where there is none
+        background = self._at(composition.guidance, labels)._guided(denoiser, labels)
         areas = []
         for place in composition.places:
-            plan = self._weighing(place.guidance)._guided(denoiser, place.condition)
+            plan = self._at(place.guidance, place.condition)._guided(denoiser, place.condition)
             if place.cover is not None:
                 plan = windowed(plan, place.cover)
             if place.alone and composition.backdrop is not None:
@@ -165,13 +172,15 @@ class GuidanceSettings:
             return background
         return regions(background, areas, composition.behind, until=composition.until)
 
-    def _weighing(self, weight: float | None) -> "GuidanceSettings":
-        """The same for a place with a weight of its own; what limits guidance is nothing where there is none."""
-        if weight is None or weight == self.weight:
-            return self
-        if weight == 1 and self.classifier is None:
-            return replace(self, weight=1.0, rescale=0.0, interval=None)
-        return replace(self, weight=weight)
+    def _at(self, weight: float | None, condition: Condition) -> "GuidanceSettings":
+        """The same for a place: what has nothing to act on there is left out there."""
+        own = self if weight is None else replace(self, weight=weight)
+        if own.classifier is not None and bool((own.classifier.labels(condition) == NULL_LABEL).all()):
+            own = replace(own, classifier=None)
+        if own.weight != 1:
+            return own
+        limits = own.interval if own.classifier is not None else None
+        return replace(own, weaker=None, unconditional=None, rescale=0.0, interval=limits)
 
     def _check(self, denoiser: NetworkDenoiser, condition: Condition, labels: Condition) -> None:
         """Refuse what is out of range, says nothing, or does not fit."""

@@ -9,7 +9,8 @@ Bar-Tal et al. MultiDiffusion: Fusing Diffusion Paths for Controlled Image Gener
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -66,17 +67,18 @@ def compose(
         SettingError: a size that the model cannot make, an element without a cell of its own, what the model does not
             read.
     """
+    if model.bundle.pipeline.joined == "mask" and mask is None:
+        raise SettingError("this model is told a mask: give a photo, and a mask of the part that the scene goes into")
     refuse_untold(model.bundle, "compose" if mask is None else "inpaint")
     _check_photo(scene, photo, mask, strength)
     windows = windows_of(model, scene.size, window, overlap)
     shape = model.latent_shape(scene.size)
     conditions = _conditions(model, scene, settings, windows.size)
-    layout = _layout(model, scene, settings, windows, conditions)
-    weight = _weight(model, scene.background.guidance, settings, conditions[0])
-    settings, count = replace(settings, guidance=weight, omega=None), settings.n or 1
+    layout = _layout(model, scene, settings, windows, conditions, mask)
+    count = settings.n or 1
     if photo is not None and mask is not None:
-        asked = Asked(conditions[0], count, layout)
-        return made_inside(model, photo.pixels, mask.values, mask.values, asked, strength or 1.0, settings)
+        asked, strength = Asked(conditions[0], count, layout), 1.0 if strength is None else strength
+        return made_inside(model, photo.pixels, mask.values, mask.values, asked, strength, settings)
     stretch = Stretch()
     if photo is not None:
         start = model.encoded(model.from_pixels(photo.pixels))
@@ -104,17 +106,14 @@ class Windows:
         canvas: (h, w) in cells.
         side, overlap: of the windows, in cells.
         size: (height, width) in pixels of what a network is shown at once.
+        whole: whether that is the canvas.
     """
 
     canvas: tuple[int, int]
     side: int
     overlap: int
     size: tuple[int, int]
-
-    @property
-    def whole(self) -> bool:
-        """Whether one window holds the canvas."""
-        return max(self.canvas) <= self.side
+    whole: bool
 
 
 def windows_of(model: Model, size: tuple[int, int], window: int | None, overlap: int | None) -> Windows:
@@ -127,17 +126,27 @@ def windows_of(model: Model, size: tuple[int, int], window: int | None, overlap:
     _, height, width = model.latent_shape(size)
     if window is not None:
         model.latent_shape((window, window))
-    side = min(model.bundle.latent_shape[1:]) if window is None else window // factor
+    if window is None:
+        own = model.bundle.latent_shape[1:]
+        side = max(height, width) if height <= own[0] and width <= own[1] else min(own)
+    else:
+        side = window // factor
     if overlap is not None and (overlap < 0 or overlap % factor or overlap // factor >= side):
         raise SettingError(
             f"windows of {side * factor} pixels share a multiple of {factor} pixels below that, not {overlap}"
         )
     shown = min(side, height) * factor, min(side, width) * factor
-    return Windows((height, width), side, side // 2 if overlap is None else overlap // factor, shown)
+    shared, whole = side // 2 if overlap is None else overlap // factor, max(height, width) <= side
+    return Windows((height, width), side, shared, shown, whole)
 
 
 def _layout(
-    model: Model, scene: Scene, settings: Settings, windows: Windows, conditions: Sequence[Condition]
+    model: Model,
+    scene: Scene,
+    settings: Settings,
+    windows: Windows,
+    conditions: Sequence[Condition],
+    mask: Mask | None,
 ) -> Layout:
     """Masks on the latent grid, windows and colours of a scene.
 
@@ -148,7 +157,7 @@ def _layout(
     masks = [_on_grid(placed.mask, factor) for placed in scene.elements]
     behind = None if scene.background.mask is None else _on_grid(scene.background.mask, factor)
     claimed = joined(masks, behind)
-    _refuse_vanished(scene, claimed, factor)
+    _refuse_vanished(scene, claimed, factor, None if mask is None else _on_grid(mask.values, factor) > 0)
     own: list[Cover | None] = [None] * len(masks)
     back: Cover | None = None
     if not windows.whole:
@@ -159,16 +168,17 @@ def _layout(
         for placed, condition, mask, windowed in zip(scene.elements, conditions[1:], masks, own, strict=True)
     )
     share = scene.bootstrap.share
-    colours = _colours(model, scene.bootstrap.colours) if share > 0 else None
-    return Layout(places, behind, back, colours, share)
+    colours = _colours(model, scene.bootstrap.colours, windows.side) if share > 0 else None
+    weight = _weight(model, scene.background.guidance, settings, conditions[0])
+    return Layout(places, behind, back, weight, colours, share)
 
 
 def _on_grid(mask: Values, factor: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(to_latent(mask, factor)))
 
 
-def _refuse_vanished(scene: Scene, masks: Tensor, factor: int) -> None:
-    """Refuse an element that is nowhere what counts most."""
+def _refuse_vanished(scene: Scene, masks: Tensor, factor: int, free: Tensor | None) -> None:
+    """Refuse an element that is nowhere what counts most, or not where the photo is made anew."""
     weights = torch.tensor([1.0, *(placed.weight for placed in scene.elements)], dtype=torch.float64)
     owned = owners(weights[:, None, None] * masks, masks)[1:]
     for placed, cells in zip(scene.elements, owned, strict=True):
@@ -176,6 +186,10 @@ def _refuse_vanished(scene: Scene, masks: Tensor, factor: int) -> None:
             raise SettingError(
                 f"{placed.name} has no cell of {factor}x{factor} pixels in which it counts most: others cover it, or "
                 "its mask is too faint. Enlarge it, feather it less, or give it more weight"
+            )
+        if free is not None and not bool(cells[free].any()):
+            raise SettingError(
+                f"{placed.name} lies where the photo's mask is black and all is kept: move one of the two"
             )
 
 
@@ -199,27 +213,46 @@ def _conditions(model: Model, scene: Scene, settings: Settings, shown: tuple[int
             if each.prompt is not None or each.negative is not None:
                 raise SettingError(f"this model reads classes, not words: give {name} a label in place of words")
         unsaid = Condition(torch.tensor([NULL_LABEL]))
-        return [
-            replace(conditions_of(bundle, None, each.label, one, size=shown, count=1), unsaid=unsaid) for each in said
-        ]
+        found = []
+        for each, name in zip(said, names, strict=True):
+            if each.guidance is not None and each.label is None:
+                raise SettingError(f"{name} has a guidance of {each.guidance:g} and no label that it could follow")
+            with _about(name):
+                found.append(replace(conditions_of(bundle, None, each.label, one, size=shown, count=1), unsaid=unsaid))
+        return found
     for each, name in zip(said, names, strict=True):
         if each.label is not None:
             raise SettingError(f"this model reads words, not classes: give {name} a prompt in place of a label")
-    return _texts(model, said, one, shown)
+    return _texts(model, said, names, one, shown)
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Errors begin with whom they are about."""
+    try:
+        yield
+    except SettingError as error:
+        raise SettingError(f"{name}: {error}") from error
 
 
 def _texts(
-    model: Model, said: Sequence[Background | Placed], settings: Settings, shown: tuple[int, int]
+    model: Model,
+    said: Sequence[Background | Placed],
+    names: Sequence[str],
+    settings: Settings,
+    shown: tuple[int, int],
 ) -> list[Condition]:
     """Conditions of prompts, each encoded by itself as `generate` would."""
     shared: dict[object, Condition | None] = {}
     conditions = []
-    for each in said:
-        negative = settings.negative if each.negative is None else each.negative
-        own = replace(settings, negative=negative)
-        if each.guidance is not None:
-            own = replace(own, guidance=each.guidance, omega=None)
-        condition = conditions_of(model.bundle, each.prompt or "", None, own, size=shown, count=1)
+    for each, name in zip(said, names, strict=True):
+        own = settings if each.guidance is None else replace(settings, guidance=each.guidance, omega=None)
+        guides = own.weight(model.bundle.sampling.guidance) != 1
+        # what the whole goes away from is nothing where there is no guidance
+        negative = each.negative if each.negative is not None else settings.negative if guides else None
+        with _about(name):
+            own = replace(own, negative=negative)
+            condition = conditions_of(model.bundle, each.prompt or "", None, own, size=shown, count=1)
         length = None if condition.text is None else condition.text.shape[1]  # in pieces, both branches are as long
         key = (tuple(negative) if isinstance(negative, Sequence) else negative, length)
         conditions.append(replace(condition, unsaid=shared.setdefault(key, condition.unsaid)))
@@ -227,19 +260,20 @@ def _texts(
 
 
 def _weight(model: Model, own: float | None, settings: Settings, condition: Condition) -> float:
-    """The weight of the guidance at a place: its own, else that of the whole; none where nothing is asked for."""
-    if not says_something(condition):
+    """The weight of the guidance at a place: its own, else that of the whole; none where nothing is asked for, but
+    autoguidance, which needs no condition."""
+    if not says_something(condition) and settings.autoguidance is None:
         return 1.0
     return settings.weight(model.bundle.sampling.guidance) if own is None else own
 
 
-def _colours(model: Model, wanted: int | tuple[str, ...]) -> Tensor:
+def _colours(model: Model, wanted: int | tuple[str, ...], most: int) -> Tensor:
     """Clean latents of pictures of one colour, shape (n, C): their middle, away from every border."""
     if isinstance(wanted, int):
         colours = torch.rand(wanted, 3, generator=torch.Generator().manual_seed(0)) * 255
     else:
         colours = torch.tensor([ImageColor.getrgb(name)[:3] for name in wanted])
-    side = min(_COLOUR_SIDE, *model.bundle.latent_shape[1:])
+    side = min(_COLOUR_SIDE, most)
     pixels = model.bundle.codec.factor * side
     pictures = colours.round().to(torch.uint8)[:, None, None].expand(-1, pixels, pixels, 3).contiguous().numpy()
     latents = torch.cat([model.encoded(model.from_pixels(picture)) for picture in pictures])

@@ -218,9 +218,7 @@ class Model:
         """
         asked = settings_of(settings)
         opened = opened_photo(photo)
-        area = mask if isinstance(mask, Mask) else read_mask(mask, opened.size)
-        thin = thinness(area.values, self.bundle.codec.factor)
-        notice(area.path, (*area.changes, *([] if thin is None else [thin])))
+        area = self._opened_mask(mask, opened.size)
         return inpaint(self, opened, area, prompt, strength=strength, soften=soften, labels=labels, settings=asked)
 
     @checked
@@ -325,7 +323,7 @@ class Model:
         given = read_scene(scene) if isinstance(scene, str | Path) else scene
         placed = given if isinstance(given, Scene) else scene_of(given)
         opened = None if photo is None else opened_photo(photo)
-        area = mask if mask is None or isinstance(mask, Mask) else read_mask(mask, placed.size)
+        area = None if mask is None else self._opened_mask(mask, placed.size)
         return compose(
             self,
             placed,
@@ -417,6 +415,13 @@ class Model:
             "sampling": vars(bundle.sampling),
             **bundle.card,
         }
+
+    def _opened_mask(self, mask: Given | Mask, size: tuple[int, int]) -> Mask:
+        """A mask for a photo of a size; what reading it did, and whether it is very thin, is said in a warning."""
+        area = mask if isinstance(mask, Mask) else read_mask(mask, size)
+        thin = thinness(area.values, self.bundle.codec.factor)
+        notice(area.path, (*area.changes, *([] if thin is None else [thin])))
+        return area
 
     def _start(self, start: Tensor, count: int, size: tuple[int, ...]) -> Tensor:
         """Latents of the pictures to start from, one for each that is made or one for all."""

@@ -108,8 +108,10 @@ def _along(
     each = [said.take(torch.tensor([number])) for number in range(count)]
     if said.labels is not None:
         return [replace(one, unsaid=each[0].null()) for one in each]
+    away = [settings.negative] if settings.negative is None or isinstance(settings.negative, str) else settings.negative
     shared: dict[object, Condition | None] = {}  # in pieces, both branches are as long
-    return [replace(one, unsaid=shared.setdefault(_pieces(one), one.unsaid)) for one in each]
+    keys = [(away[number % len(away)], _pieces(one)) for number, one in enumerate(each)]
+    return [replace(one, unsaid=shared.setdefault(key, one.unsaid)) for key, one in zip(keys, each, strict=True)]
 
 
 def _pieces(condition: Condition) -> int:

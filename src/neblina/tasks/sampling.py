@@ -107,7 +107,7 @@ class Layout:
 
     Attributes:
         places: their conditions are of one picture; those that share what guidance goes away from share the object.
-        behind, cover: of the background, as in `guidance.settings.Composition`.
+        behind, cover, guidance: of the background, as in `guidance.settings.Composition`.
         colours: clean latents of pictures of one colour, shape (n, C), to show places alone on; None to show none so.
         share: of the steps at which they are shown alone.
     """
@@ -115,6 +115,7 @@ class Layout:
     places: tuple[Place, ...] = ()
     behind: Tensor | None = None
     cover: Cover | None = None
+    guidance: float | None = None
     colours: Tensor | None = None
     share: float = 0.0
 
@@ -287,7 +288,7 @@ def _composition(bundle: Bundle, work: Work, way: Route, settings: Settings, num
         until = until_share(times, layout.share)
         if way.other_schedule is not None:  # plans are asked at times of the schedule that the network was trained on
             until = float(bundle.schedule.time(way.schedule.log_snr(torch.tensor([until], dtype=torch.float64))))
-    return Composition((), layout.behind, layout.cover, backdrop, until)
+    return Composition((), layout.behind, layout.cover, layout.guidance, backdrop, until)
 
 
 def _conditions(conditions: Sequence[Condition], numbers: Sequence[int]) -> list[Condition]:

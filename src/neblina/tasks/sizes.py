@@ -30,7 +30,12 @@ def latent_shape(bundle: Bundle, size: tuple[int, int] | None = None) -> tuple[i
             f"take {near}"
         )
     height, width = size[0] // factor, size[1] // factor
-    bundle.net.config.check_size(height, width)
+    try:
+        bundle.net.config.check_size(height, width)
+    except SettingError as error:
+        step = factor * bundle.net.config.multiple
+        near = " or ".join(dict.fromkeys(f"{to(size[1], step)}x{to(size[0], step)}" for to in (_down, _up)))
+        raise SettingError(f"pictures of {size[1]}x{size[0]}: {error}. The nearest are {near}") from error
     return bundle.channels, height, width
 
 

@@ -154,6 +154,11 @@ def compose(
     background: str | None = None,
 ) -> Tensor:
     """Every element of a scene in its place; arguments as in `Model.compose`, the scene as its plain values."""
+    if background is not None and photo is None:
+        raise SettingError(
+            f"background {background!r} is what transparent parts of a photo are laid on, and there is none; what is "
+            "behind the elements stands in the scene"
+        )
     opened = None if photo is None else opened_photo(photo, background=background)
     return model.compose(scene, photo=opened, mask=mask, strength=strength, window=window, overlap=overlap, **settings)
 
