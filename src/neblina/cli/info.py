@@ -1,6 +1,7 @@
 """`neblina info`: what is known about a model."""
 
 import json
+import math
 
 from neblina.cli.progress import console
 
@@ -27,10 +28,11 @@ def info(subject: str, /, *, as_json: bool = False) -> None:
         return
     table = Table(show_header=False, box=None, padding=(0, 2))
     scene = facts.get("arguments", {}).pop("scene", None)
-    if scene is not None:  # as it is written in a file, which it can be copied to
-        facts["scene"] = yaml.safe_dump(scene, sort_keys=False, default_flow_style=None, allow_unicode=True)
     for name, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
         words = shown if isinstance(shown, str) else json.dumps(shown, indent=2 if isinstance(value, dict) else None)
         table.add_row(name, escape(words))  # what is in brackets is no style
     console.print(table)
+    if scene is not None:  # outside the table, which would break long lines: it can be copied to a file
+        lines = yaml.safe_dump(scene, sort_keys=False, default_flow_style=None, allow_unicode=True, width=math.inf)
+        console.print(f"# the scene, as a file\n{lines}", markup=False, end="")
