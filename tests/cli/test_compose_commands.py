@@ -43,7 +43,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values[4:12, 14:22] = 255
     (place / "scenes" / "masks").mkdir(parents=True)
     Image.fromarray(values).save(place / "scenes" / "masks" / "place.png")
-    Image.fromarray(values).save(place / "inside.png")
+    inside = values.copy()
+    inside[4:12, 8:14] = 255  # something of either element
+    Image.fromarray(inside).save(place / "inside.png")
     Image.fromarray(np.dstack([values, 255 - values, values // 2 + 60])).save(place / "photo.png")
     (place / "scenes" / "room.yaml").write_text(ROOM)
     return place
