@@ -170,6 +170,8 @@ def test_help_says_something_of_every_option(verb: str, typed: Typed) -> None:
         ),
         ("compose CLASSES scenes/room.yaml --share 1", "bootstrap.share is at least 0 and below 1, not 1"),
         ("compose CLASSES scenes/room.yaml --colours whit", "'whit' is none; write one as white"),
+        ("compose CLASSES scenes/room.yaml --colours ²", "'²' is none; write one as white"),
+        ("compose CLASSES scenes/room.yaml --background white", "and there is none"),
         ("compose CLASSES scenes/room.yaml --max-batch 0", "max_batch is at least 1"),
         ("compose CLASSES scenes/room.yaml --photo gone.png", "gone.png is missing"),
         ("compose CLASSES living_room", "words"),
