@@ -5,7 +5,7 @@ scheduler that somebody has put in its place since would otherwise be passed ove
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from neblina.bundle.files import CARD, FORMAT, read_json
 from neblina.bundle.index import INDEX, SCHEDULER
 from neblina.bundle.parts import Parts, check_fit
 from neblina.bundle.schedulers import Sampling, Written, read_scheduler, with_defaults
+from neblina.codecs.fold import Fold
 from neblina.core.errors import CheckpointError, choose
 from neblina.denoisers.parameterisations import check_end
 from neblina.processes.schedules import make_schedule
 
 WRITTEN = "scheduler_written"
-_OPTIONAL = ("learned_variance", "scheduler_lacks", WRITTEN)
+FOLD = "fold"
+_OPTIONAL = ("learned_variance", "scheduler_lacks", WRITTEN, FOLD)
 
 
 def card_of(bundle: Bundle, written: Written) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def card_of(bundle: Bundle, written: Written) -> dict[str, Any]:
         "sampling": asdict(bundle.sampling),
         "scheduler_lacks": list(written.lacks),
         WRITTEN: written.config,
+        **({FOLD: bundle.own_codec.factor} if isinstance(bundle.own_codec, Fold) else {}),
         **bundle.card,
     }
 
@@ -85,6 +88,8 @@ def bundle_of_card(parts: Parts, card: Mapping[str, Any], place: Path) -> Bundle
     sampling = Sampling(**card["sampling"])
     if sampling.scheduler is not None:
         read_scheduler(sampling.scheduler)  # refused now rather than when pictures are asked for
+    if card.get(FOLD) is not None:
+        parts = replace(parts, own_codec=_fold(parts, card[FOLD], place))
     schedule = make_schedule(**card["process"])
     check_end(card["parameterisation"], card["clock"], schedule)
     bundle = Bundle(
@@ -94,13 +99,22 @@ def bundle_of_card(parts: Parts, card: Mapping[str, Any], place: Path) -> Bundle
         label_names=tuple(card["labels"]),
         null_label=card["null_label"],
         sampling=sampling,
-        card={
-            key: value
-            for key, value in card.items()
-            if key not in (*known, "learned_variance", "scheduler_lacks", WRITTEN)
-        },
+        card={key: value for key, value in card.items() if key not in (*known, *_OPTIONAL)},
         learned_variance=card.get("learned_variance", False),  # folders of before it was learned do not say
         **{each.name: getattr(parts, each.name) for each in fields(parts)},
     )
     check_fit(bundle, str(place))
     return bundle
+
+
+def _fold(parts: Parts, factor: Any, place: Path) -> Fold:
+    """The codec without weights that a card says, where the network's channels can be its cells.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    channels = parts.net.config.in_channels
+    if not isinstance(factor, int) or factor < 2 or channels % factor**2 or parts.own_codec is not None:
+        has = "a codec of its own" if parts.own_codec is not None else f"a network of {channels} channels"
+        raise CheckpointError(f"{place} says {FOLD} = {factor!r}, and the model has {has}, which cannot be so folded")
+    return Fold(channels // factor**2, factor)

@@ -69,7 +69,7 @@ def save_bundle(bundle: Bundle, folder: Path, filing: Filing | None = None) -> N
     )
     scheduler = written.config
     name = pipeline.name
-    if bundle.own_codec is None and scheduler is not None:
+    if pipeline.codec is None and scheduler is not None:
         name = _OF_PICTURES.get(scheduler["_class_name"], "DDPMPipeline")
     index: dict[str, Any] = {"_class_name": name, "_diffusers_version": LAYOUT}
     with new_folder(folder) as aside:

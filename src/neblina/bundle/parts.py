@@ -76,7 +76,7 @@ def check_fit(bundle: Bundle, where: str) -> None:
     """
     config, pipeline = bundle.net.config, bundle.pipeline
     learned = config.made == 2 * bundle.channels
-    if bundle.own_codec is None:
+    if pipeline.codec is None:
         learned = config.made == 2 * config.in_channels
     if learned != bundle.learned_variance:
         raise CheckpointError(

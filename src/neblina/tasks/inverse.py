@@ -82,6 +82,8 @@ def restore(
     y = operator.seen(measurement.float())
     if not bool(y.isfinite().all()):
         raise SettingError("the measurement holds values that are not finite")
+    if model.bundle.own_codec is not None:
+        raise SettingError("a measurement is followed by a model of pictures themselves, and this one diffuses latents")
     denoiser = model.bundle.denoiser()
     if labels is None and denoiser.num_classes:
         labels = torch.full((len(y),), -1)

@@ -2,12 +2,17 @@
 stored and looked at.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from neblina.codecs.fold import Fold
+from neblina.core.errors import SettingError
 from neblina.core.registry import Registry
+from neblina.data.pictures import Pictures
 from neblina.evaluation.likelihood import How, Likelihood, Mean, OnProgress, likelihood
 from neblina.tasks.held import Held
 from neblina.tasks.model import Model
@@ -83,15 +88,59 @@ class LikelihoodResult:
         plot_likelihood(self.found, place)
 
 
+@dataclass(frozen=True)
+class _Folded:
+    """Pictures as a model of folded ones sees them: the same numbers, so the same density."""
+
+    whole: Pictures
+    codec: Fold
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.whole.shape
+        factor = self.codec.factor
+        return channels * factor**2, height // factor, width // factor
+
+    @property
+    def labels(self) -> Tensor | None:
+        return self.whole.labels
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.whole.label_names
+
+    @property
+    def captions(self) -> tuple[str, ...] | None:
+        return self.whole.captions
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        return self.codec.fold(self.whole.read(numbers))
+
+
 def _words(mean: Mean) -> str:
     return f"{mean.bits:.4f}" + ("" if mean.error is None else f" ± {mean.error:.4f}")
 
 
 def nll(model: Model, held: Held, how: How, on_progress: OnProgress | None) -> LikelihoodResult:
-    """Bits per dimension, by the variational bound and by the probability-flow ODE."""
+    """Bits per dimension, by the variational bound and by the probability-flow ODE.
+
+    Raises:
+        SettingError: a model of latents, which says no density of pictures.
+    """
+    codec, pictures = model.bundle.own_codec, held.pictures
+    if isinstance(codec, Fold):
+        pictures = _Folded(pictures, codec)
+    elif codec is not None:
+        raise SettingError(
+            f"this model diffuses the latents of an autoencoder ({model.bundle.pipeline.codec}), whose density says "
+            "nothing of pictures': bits per dimension are of models of pictures themselves"
+        )
     found = likelihood(
         model.bundle.denoiser(),
-        held.pictures,
+        pictures,
         held.numbers,
         held.labels,
         replace(how, batch=min(how.batch, len(held.numbers))),

@@ -4,6 +4,7 @@ import torch
 
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.schedulers import Sampling
+from neblina.codecs.fold import Fold
 from neblina.core.errors import SettingError
 from neblina.data.pictures import Pictures, inventory
 from neblina.denoisers.parameterisations import check_end
@@ -24,8 +25,9 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
         SettingError: an unknown name, a network that does not fit the pictures, or more sampling steps than the
             schedule has.
     """
-    channels, height, width = pictures.shape
     net = recipe.network
+    codec = Fold(pictures.shape[0], net.fold) if net.fold > 1 else None
+    channels, height, width = pictures.shape if codec is None else codec.fold(torch.empty(pictures.shape)).shape
     attend = [max(height, width) // 2**level <= net.attention for level in range(len(net.channels))]
     classes = len(pictures.label_names) if recipe.data.labels and pictures.labels is not None else 0
     hidden = classes > 0 and recipe.training.label_dropout > 0
@@ -63,6 +65,7 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
         Sampling(**recipe.sampling.model_dump()),
         {"recipe": recipe.model_dump(mode="json"), "trained_on": inventory(pictures)},
         recipe.objective.loss == "hybrid",
+        own_codec=codec,
     )
 
 

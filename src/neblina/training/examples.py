@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neblina.codecs.codec import Codec
 from neblina.core.conditions import NULL_LABEL
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures, to_float
@@ -25,7 +26,7 @@ class Examples:
     """What one process sees in one step; on the CPU.
 
     Attributes:
-        x0: clean pictures in [−1, 1], shape (B, C, H, W).
+        x0: what is diffused: clean pictures in [−1, 1], or their latents, shape (B, C, H, W).
         noise: standard normal, shape of x0.
         t: times, shape (B,), float64.
         labels: classes, NULL_LABEL where hidden, shape (B,), or None.
@@ -56,16 +57,24 @@ def draw_examples(
     step: int,
     batch: Batch,
     *,
+    codec: Codec | None = None,
     process: int = 0,
     importance: Importance | None = None,
 ) -> Examples:
-    """Mirror pictures, draw times and noise, and hide labels, as the recipe says; None draws times uniformly."""
+    """Mirror pictures, encode them, draw times and noise, and hide labels, as the recipe says.
+
+    Args:
+        codec: between the pictures and what is diffused; None diffuses them as they are.
+        importance: what draws times; None draws them uniformly.
+    """
     pixels, labels = batch
     generator = torch.Generator().manual_seed(step_seed(recipe, step, process))
     x0 = to_float(pixels)
     if recipe.data.flip:
         mirrored = torch.rand(len(x0), generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
+    if codec is not None:
+        x0 = codec.encode(x0)
     uniforms = spread_uniforms(len(x0), generator)
     drawn = None if importance is None else importance.draw(uniforms)
     t = schedule.training_time(uniforms) if drawn is None else drawn.t

@@ -211,9 +211,9 @@ class Trainer:
         shown = min(classes, columns) if classes else columns
         labels = torch.arange(4 * shown) % shown if classes else None
         with self.autocast:
-            pictures = generate(
+            latents = generate(
                 replace(self.denoiser, net=self.ema.net),
-                self.pictures.shape,
+                self.bundle.latent_shape,
                 range(4 * shown),
                 condition=Condition(labels),
                 sampler=self.bundle.sampling.sampler,
@@ -222,7 +222,7 @@ class Trainer:
                 guidance=GuidanceSettings(self.bundle.sampling.guidance, clip=self.bundle.sampling.clip),
                 device=self.device,
             )
-        return to_uint8(pictures)
+        return to_uint8(self.bundle.codec.decode(latents))
 
     def _setting(self) -> dict[str, Any]:
         """What else the course of a run depends on."""
@@ -230,8 +230,15 @@ class Trainer:
         return setting_of(self.pictures, self.bundle.label_names, processes=processes)
 
     def _draw(self, step: int, batch: Batch) -> Examples:
-        schedule, importance = self.bundle.schedule, self.importance
-        return draw_examples(self.recipe, schedule, step, batch, process=self.process, importance=importance)
+        return draw_examples(
+            self.recipe,
+            self.bundle.schedule,
+            step,
+            batch,
+            codec=self.bundle.codec,
+            process=self.process,
+            importance=self.importance,
+        )
 
     @torch.no_grad()
     def _learn_times(self, importance: Importance, seen: Examples, compared: Compared) -> None:

@@ -29,7 +29,7 @@ def look_at_model(model: Model) -> list[Finding]:
     bundle = model.bundle
     found = [one for name, net in bundle.modules.items() for one in _weights(name, net)]
     coding: Coding | None = None
-    if bundle.own_codec is not None:
+    if bundle.pipeline.codec is not None and bundle.own_codec is not None:
         try:
             coding = measure(bundle.own_codec, device=model.device)
         except DivergenceError as error:
