@@ -8,7 +8,7 @@ from neblina.core import appetite
 from neblina.core.appetite import Appetite, bytes_alive
 from neblina.core.conditions import Condition
 from neblina.core.plan import Query, answer, conditional
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Gaussian, Posterior
 
 MEGA = 2**18  # float32 of one mebibyte
 
@@ -45,7 +45,7 @@ class Hungry:
     def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Posterior:
         self.asked.append(len(x))
         wide = x.repeat(1, 1000)
-        return Posterior(x + 0 * wide.sum(1, keepdim=True))
+        return Gaussian(x + 0 * wide.sum(1, keepdim=True))
 
 
 @pytest.mark.parametrize(("pieces", "sizes"), [(10, [4]), (2, [2, 2]), (1.5, [1, 1, 1, 1])])

@@ -11,7 +11,7 @@ from torch import Tensor
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.core.plan import Query, conditional, evaluate
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Gaussian, Posterior
 from neblina.core.tiles import spans, weights
 from neblina.guidance.crops import crops
 from neblina.guidance.settings import GuidanceSettings
@@ -28,7 +28,7 @@ class PlaceByPlace:
     def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Posterior:
         self.asked.append(tuple(x.shape))
         wide = t.to(x.dtype).reshape(-1, 1, 1, 1)
-        return Posterior(torch.tanh(x) * wide, unclipped_mean=x**2, variance_fraction=torch.sigmoid(x))
+        return Gaussian(torch.tanh(x) * wide, unclipped_mean=x**2, variance_fraction=torch.sigmoid(x))
 
 
 def noisy(height: int, width: int) -> Tensor:

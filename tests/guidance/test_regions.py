@@ -10,7 +10,7 @@ from torch import Tensor
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.core.plan import Plan, Query, answer, conditional, evaluate
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Gaussian, Posterior
 from neblina.core.windows import cover, cover_of, touching
 from neblina.guidance.affine import classifier_free
 from neblina.guidance.crops import crops, windowed
@@ -32,7 +32,7 @@ class Says:
         self.asked.append(len(x))
         label = torch.zeros(len(x)) if condition.labels is None else condition.labels.to(x.dtype)
         beside = x.roll(1, -1) + x.roll(1, -2)
-        return Posterior(torch.tanh(x * (label + 2).reshape(-1, 1, 1, 1) + 0.3 * beside))
+        return Gaussian(torch.tanh(x * (label + 2).reshape(-1, 1, 1, 1) + 0.3 * beside))
 
 
 def labelled(denoiser: Says, label: int, count: int) -> Plan:
@@ -198,7 +198,7 @@ def test_maps_of_the_canvas_are_cut_with_its_windows() -> None:
     class Maps:
         def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Posterior:
             assert condition.spatial is not None
-            return Posterior(condition.spatial + 0 * x)
+            return Gaussian(condition.spatial + 0 * x)
 
     maps = torch.arange(2 * 6 * 9.0).reshape(2, 1, 6, 9)
     query = Query(torch.zeros(2, 1, 6, 9), torch.tensor([0.2, 0.8], dtype=torch.float64))

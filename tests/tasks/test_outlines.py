@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 
 from neblina.core.errors import SettingError, StorageError
 from neblina.core.plan import Query
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Gaussian
 from neblina.data.pictures import to_uint8
 from neblina.samplers import samplers
 from neblina.samplers.drive import Step
@@ -133,7 +133,7 @@ def test_an_animation_has_a_frame_an_answer_and_stays_on_the_picture(suffix: str
     beliefs = torch.rand(2, 6, 2, 3, 8, 8) * 2 - 1
     for batch in beliefs:
         for number, means in enumerate(batch, 1):
-            animation(Step(number, Query(means, torch.ones(2)), Posterior(means)))
+            animation(Step(number, Query(means, torch.ones(2)), Gaussian(means)))
     made = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     seen = frames(animation.save(tmp_path / f"a.{suffix}", made))
     assert len(seen) == 7
@@ -160,7 +160,7 @@ def test_a_long_walk_is_seen_in_a_hundred_frames_evenly_over_all_of_it() -> None
         animation = Animation(model())
         for number in range(answers):
             mean = torch.full((1, 3, 8, 8), number / 500 - 1)
-            animation(Step(number + 1, Query(mean, torch.ones(1)), Posterior(mean)))
+            animation(Step(number + 1, Query(mean, torch.ones(1)), Gaussian(mean)))
         assert min(answers, 50) <= len(animation.frames) <= 100
         levels = np.array([np.asarray(frame)[0, 0, 0] for frame in animation.frames]).astype(int)
         stride = -(-answers // len(animation.frames))

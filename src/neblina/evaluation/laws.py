@@ -16,7 +16,7 @@ from torch import Tensor
 from neblina.core.conditions import Condition
 from neblina.core.noise import Noise, SampleNoise
 from neblina.core.plan import Denoiser, Plan, conditional
-from neblina.core.posterior import Gaussian
+from neblina.core.posterior import Gaussian, gaussian
 from neblina.denoisers.oracles import gaussian_denoiser
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.grids import make_grid
@@ -66,7 +66,7 @@ def exact_plan(sampler: Sampler, denoiser: Denoiser, condition: Condition | None
     @dataclass(frozen=True)
     class Halfway:
         def posterior(self, x: Tensor, t: Tensor, condition: Condition) -> Gaussian:
-            belief = denoiser.posterior(x, t, condition)
+            belief = gaussian(denoiser.posterior(x, t, condition), "this law")
             return replace(belief, variance_fraction=torch.full_like(belief.mean, 0.5))
 
     return conditional(Halfway() if sampler.learned_variance else denoiser, condition or Condition())

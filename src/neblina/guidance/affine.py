@@ -5,7 +5,8 @@ Classifier-free guidance moves away from what the model would say without the co
     x̂_0 = w x̂_0(c) + (1 − w) x̂_0(∅),
 
 which in the network's eps is the papers' (1 + ω) ε_c − ω ε_∅ with w = 1 + ω: eps is affine in x̂_0 and the weights sum
-to 1. w = 1 is no guidance: the null branch has weight 0 and is never asked.
+to 1. w = 1 is no guidance: the null branch has weight 0 and is never asked. Of tokens it is the same sum of
+log-probabilities, renormalised.
 
 Autoguidance is the same map away from a weaker model of the same thing, under the same condition,
 
@@ -14,6 +15,7 @@ Autoguidance is the same map away from a weaker model of the same thing, under t
 the two err in the same directions, the weaker one further, so it works without a condition too.
 
 Ho, Salimans. Classifier-Free Diffusion Guidance. 2022, eq. 6.
+Tang et al. Improved Vector Quantized Diffusion Models. 2022, section 3.1.
 Karras et al. Guiding a Diffusion Model with a Bad Version of Itself. NeurIPS 2024, section 3.
 """
 
@@ -25,7 +27,7 @@ from torch import Tensor
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.core.plan import Denoiser, Plan, Query, conditional
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Categorical, Posterior, categorical, gaussian
 from neblina.guidance.composing import averaged, fused
 from neblina.guidance.registry import register
 
@@ -49,8 +51,10 @@ def affine(plans: Sequence[Plan], weights: Sequence[float]) -> Plan:
 
 
 def _mixed(beliefs: Sequence[Posterior], weights: Sequence[float]) -> Posterior:
-    """Σ_i w_i belief_i."""
-    convex = min(weights) >= 0 and all(belief.variance_fraction is not None for belief in beliefs)
+    """Σ_i w_i belief_i; of tokens Σ_i w_i log p_i, renormalised."""
+    if isinstance(beliefs[0], Categorical):
+        return Categorical(_sum([categorical(one).log_probs for one in beliefs], weights).log_softmax(-1))
+    convex = min(weights) >= 0 and all(gaussian(one, "a view").variance_fraction is not None for one in beliefs)
     return averaged(beliefs, lambda parts: _sum(parts, weights), convex=convex)
 
 

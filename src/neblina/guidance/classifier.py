@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from neblina.core.conditions import Condition
 from neblina.core.plan import Plan, Query, conditional
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Posterior, gaussian
 from neblina.denoisers.classifier import NoisyClassifier
 from neblina.guidance.composing import fused
 from neblina.guidance.registry import register
@@ -38,7 +38,7 @@ def classifier_guided(plan: Plan, classifier: NoisyClassifier, condition: Condit
         return plan
 
     def shifted(query: Query, beliefs: Sequence[Posterior]) -> Posterior:
-        belief, shift = beliefs
+        belief, shift = (gaussian(one, "classifier guidance") for one in beliefs)
         return replace(belief, mean=belief.mean + scale * shift.mean)
 
     return fused([plan, conditional(classifier, condition)], shifted)

@@ -19,7 +19,7 @@ import torch
 
 from neblina.core.errors import SettingError
 from neblina.core.plan import Plan, Query
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Posterior, gaussian
 from neblina.core.shapes import expand
 from neblina.guidance.composing import fused
 from neblina.guidance.registry import register
@@ -40,7 +40,7 @@ def clip(plan: Plan, limit: float = 1.0, *, keep_direction: bool = False) -> Pla
     check_limit(limit)
 
     def clipped(query: Query, beliefs: Sequence[Posterior]) -> Posterior:
-        (belief,) = beliefs
+        belief = gaussian(beliefs[0], "clip")
         unclipped = belief.mean if keep_direction else None
         return replace(belief, mean=belief.mean.clamp(-limit, limit), unclipped_mean=unclipped)
 
@@ -62,7 +62,7 @@ def threshold(plan: Plan, quantile: float = 0.995, *, limit: float = 1.0) -> Pla
     check_limit(limit)
 
     def thresholded(query: Query, beliefs: Sequence[Posterior]) -> Posterior:
-        (belief,) = beliefs
+        belief = gaussian(beliefs[0], "threshold")
         reach = belief.mean.abs().flatten(1).quantile(quantile, dim=1)
         far = reach > limit
         s = expand(torch.where(far, reach, limit), belief.mean)

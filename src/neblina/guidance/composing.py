@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from neblina.core.logs import log
 from neblina.core.plan import Combine, Leaf, Plan, Query
-from neblina.core.posterior import Gaussian, Posterior
+from neblina.core.posterior import Categorical, Gaussian, Posterior, categorical, gaussian
 
 
 def fused(plans: Sequence[Plan], fuse: Callable[[Query, Sequence[Posterior]], Posterior]) -> Plan:
@@ -39,12 +40,19 @@ def gathered(
 def averaged(
     beliefs: Sequence[Posterior], mean: Callable[[Sequence[Tensor]], Tensor], *, convex: bool = True
 ) -> Posterior:
-    """One belief of several, field by field.
+    """One belief of several, field by field; of tokens, the probabilities are what is averaged.
 
     Args:
-        mean: makes one tensor of several, an affine combination.
+        mean: makes one tensor of several, of shape (B, C, *), an affine combination.
         convex: whether its weights are none below 0: variance fractions mix with such only, and the first stands else.
     """
+    if isinstance(beliefs[0], Categorical):
+        probabilities = mean([categorical(one).log_probs.exp().movedim(-1, 1) for one in beliefs])
+        return Categorical(log(probabilities.movedim(1, -1)))
+    return _averaged([gaussian(one, "a view") for one in beliefs], mean, convex)
+
+
+def _averaged(beliefs: Sequence[Gaussian], mean: Callable[[Sequence[Tensor]], Tensor], convex: bool) -> Gaussian:
     unclipped = None
     if any(belief.unclipped_mean is not None for belief in beliefs):
         # what no operator changed is its own unclipped mean

@@ -83,5 +83,4 @@ def _picked(query: Query, own: Tensor) -> Query:
 
 def _interleaved(beliefs: Sequence[Posterior], back: Tensor) -> Posterior:
     """Beliefs about some samples and about the others, in the order of the batch."""
-    order = back.to(beliefs[0].mean.device)
-    return averaged(beliefs, lambda columns: torch.cat(list(columns))[order])
+    return averaged(beliefs, lambda columns: torch.cat(list(columns))[back.to(columns[0].device)])

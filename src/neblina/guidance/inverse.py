@@ -36,7 +36,7 @@ from torch import Tensor
 
 from neblina.core.errors import SettingError
 from neblina.core.plan import Combine, Leaf, Plan, Query
-from neblina.core.posterior import Gaussian, Posterior
+from neblina.core.posterior import Gaussian, Posterior, gaussian
 from neblina.core.shapes import expand
 from neblina.guidance.operators import Operator
 from neblina.guidance.registry import register
@@ -127,7 +127,7 @@ def _followed(plan: Plan, operator: Operator, measurement: Tensor, shift: Shift)
 
         def shifted(posteriors: Sequence[Posterior]) -> Posterior:
             with torch.enable_grad():
-                belief = combine(posteriors)
+                belief = gaussian(combine(posteriors), "A measurement")
                 moved = shift(x, query.t, belief.mean, operator.seen(y.to(belief.mean)))
             kept = (belief.mean + moved, belief.unclipped_mean, belief.variance_fraction)
             return Gaussian(*(None if one is None else one.detach() for one in kept))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from neblina.core.plan import Plan, Query
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Posterior, gaussian
 from neblina.guidance.composing import fused
 from neblina.guidance.registry import register
 
@@ -34,7 +34,7 @@ def known(plan: Plan, data: Tensor, free: Tensor | float) -> Plan:
     mask = torch.as_tensor(free)
 
     def replaced(query: Query, beliefs: Sequence[Posterior]) -> Posterior:
-        (belief,) = beliefs
+        belief = gaussian(beliefs[0], "what is known")
         of_each = mask.expand(data.shape)
         y, m = (value if query.rows is None else value[query.rows.to(value.device)] for value in (data, of_each))
         y, m = y.to(belief.mean), m.to(belief.mean)

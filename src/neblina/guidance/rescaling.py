@@ -18,7 +18,7 @@ import torch
 
 from neblina.core.errors import SettingError
 from neblina.core.plan import Plan, Query
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Posterior, gaussian
 from neblina.core.shapes import expand
 from neblina.guidance.composing import fused
 from neblina.guidance.registry import register
@@ -40,7 +40,7 @@ def rescaled(guided: Plan, plain: Plan, *, strength: float) -> Plan:
         return guided
 
     def fuse(query: Query, beliefs: Sequence[Posterior]) -> Posterior:
-        belief, target = beliefs[0], beliefs[1]
+        belief, target = (gaussian(one, "rescale") for one in beliefs)
         wide, right = (one.mean.flatten(1).std(1, correction=0) for one in (belief, target))
         factor = torch.where(wide > 0, strength * right / wide + 1 - strength, 1.0)
         return replace(belief, mean=expand(factor, belief.mean) * belief.mean)

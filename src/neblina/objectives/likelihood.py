@@ -36,6 +36,7 @@ from torch import Tensor
 from neblina.core.conditions import Condition
 from neblina.core.errors import DivergenceError, SettingError
 from neblina.core.plan import Denoiser
+from neblina.core.posterior import gaussian
 from neblina.core.shapes import expand
 from neblina.processes.circle import Circle
 from neblina.processes.gaussian import GaussianProcess
@@ -140,7 +141,7 @@ class _Path:
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             x = expand(self.circle.schedule.radius(t), y) * y
-            belief = self.denoiser.posterior(x, t, self.condition.take(rows))
+            belief = gaussian(self.denoiser.posterior(x, t, self.condition.take(rows)), "a density")
             velocity = self.circle.velocity(y, angle, belief.mean.to(y.dtype))
             (turned,) = torch.autograd.grad((velocity * probe).sum(), y)
         return expand(angle, y) * velocity.detach(), angle * (turned * probe).flatten(1).sum(1).cpu().double()

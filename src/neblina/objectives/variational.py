@@ -32,7 +32,7 @@ from torch import Tensor
 
 from neblina.core.errors import SettingError
 from neblina.core.plan import Plan, Query, evaluate
-from neblina.core.posterior import Gaussian, Posterior
+from neblina.core.posterior import Gaussian, gaussian
 from neblina.core.shapes import expand
 from neblina.processes.divergences import divergence
 from neblina.processes.gaussian import Eta, GaussianProcess, Large, Learned, Normal, Variance, learned_std
@@ -91,23 +91,21 @@ def drawn_term(
         noise: gives standard normal noise of a batch's shape.
     """
     x = process.diffuse(x0, noise(x0), t)
-    belief = evaluate(plan, Query(x, t))
+    belief = gaussian(evaluate(plan, Query(x, t)), "this bound")
     if float(s[0]) > 0:
         return [step_term(process, x0, x, t, s, belief, variance) for variance in variances]
     return [surprise(x0, decoder(process, t, before, belief, variance)) for variance in variances]
 
 
 def step_term(
-    process: GaussianProcess, x0: Tensor, x: Tensor, t: Tensor, s: Tensor, belief: Posterior, variance: Variance
+    process: GaussianProcess, x0: Tensor, x: Tensor, t: Tensor, s: Tensor, belief: Gaussian, variance: Variance
 ) -> Tensor:
     """KL(q(x_s|x_t, x_0) ‖ p(x_s|x_t)) in nats, shape (B,), at x_t = x under a belief, for 0 < s < t of shape (B,)."""
     truth = process.reverse(x, t, s, Gaussian(x0), Eta(1))
     return divergence(truth, process.reverse(x, t, s, belief, variance))
 
 
-def decoder(
-    process: GaussianProcess, t: Tensor, before: Tensor | None, belief: Posterior, variance: Variance
-) -> Normal:
+def decoder(process: GaussianProcess, t: Tensor, before: Tensor | None, belief: Gaussian, variance: Variance) -> Normal:
     """p(x_0 | x_t): the model's last step, from t to clean data, with a variance that does not vanish.
 
     Args:

@@ -95,11 +95,11 @@ class Driver:
         if run.query is None:
             return True
         if run.query.rows is None:
-            run.belief = posterior.mean
+            run.belief = posterior.guess
         elif run.belief is not None:  # only some samples were asked about; the others keep what was last believed
-            run.belief = run.belief.index_copy(0, run.query.rows.to(posterior.mean.device), posterior.mean)
+            run.belief = run.belief.index_copy(0, run.query.rows.to(posterior.guess.device), posterior.guess)
         else:
-            run.belief = posterior.mean
+            run.belief = posterior.guess
         if run.on_step is None:
             return True
         try:

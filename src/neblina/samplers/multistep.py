@@ -36,7 +36,7 @@ from torch import Tensor
 from neblina.core.errors import SettingError
 from neblina.core.noise import Noise
 from neblina.core.plan import Query
-from neblina.core.posterior import Gaussian, Posterior
+from neblina.core.posterior import Gaussian
 from neblina.core.shapes import choose_samples, expand
 from neblina.processes.gaussian import Eta, GaussianProcess
 from neblina.samplers.ode import NOISIEST, path_noise
@@ -274,8 +274,8 @@ _ADAMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 
 
 
 def _runge_kutta(
-    process: GaussianProcess, x: Tensor, t: Tensor, s: Tensor, here: Posterior, first: Tensor
-) -> Generator[Query, Posterior, Tensor]:
+    process: GaussianProcess, x: Tensor, t: Tensor, s: Tensor, here: Gaussian, first: Tensor
+) -> Generator[Query, Gaussian, Tensor]:
     """The mean of the noise over a step by the classical weights, each stage moved to by the transfer of PNDM."""
     middle = (t + s) / 2
     stages = [first]
@@ -293,7 +293,7 @@ def _unless_at_an_end(process: GaussianProcess, t: Tensor, s: Tensor, direction:
     return choose_samples(inside, direction, first)
 
 
-def _transfer(process: GaussianProcess, x: Tensor, t: Tensor, s: Tensor, here: Posterior, direction: Tensor) -> Tensor:
+def _transfer(process: GaussianProcess, x: Tensor, t: Tensor, s: Tensor, here: Gaussian, direction: Tensor) -> Tensor:
     """DDIM along a given noise (Liu et al. 2022, eq. 11); along the belief's own where nothing is left of the data."""
     ratio = process.schedule.ratio(t)
     lever = torch.where(ratio < NOISIEST, ratio, 0.0)

@@ -12,12 +12,12 @@ from torch import Tensor
 from neblina.core.errors import SettingError, choose
 from neblina.core.noise import Noise, Silence
 from neblina.core.plan import Query
-from neblina.core.posterior import Posterior
+from neblina.core.posterior import Gaussian
 from neblina.core.registry import Registry
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule, schedules
 
-Sampling = Generator[Query, Posterior, Tensor]
+Sampling = Generator[Query, Gaussian, Tensor]
 samplers: Registry["Sampler"] = Registry("sampler")
 
 
@@ -126,7 +126,7 @@ class Sampler:
             query = next(walk)
             while True:
                 count += 1
-                query = walk.send(Posterior(query.x, variance_fraction=torch.zeros_like(query.x)))
+                query = walk.send(Gaussian(query.x, variance_fraction=torch.zeros_like(query.x)))
         except StopIteration:
             return count
 

@@ -55,9 +55,9 @@ class Animation:
         """The belief about the first picture, shape (1, C, h, w), if it was asked about."""
         rows = step.query.rows
         if rows is None:
-            return step.posterior.mean[:1]
+            return step.posterior.guess[:1]
         place = (rows == 0).nonzero().flatten()[:1]
-        return step.posterior.mean[place.to(step.posterior.mean.device)] if len(place) else None
+        return step.posterior.guess[place.to(step.posterior.guess.device)] if len(place) else None
 
     def save(self, place: Path, last: Tensor) -> Path:
         """Write the frames, and `last`, the picture itself as uint8 of shape (C, H, W), longer than all others.

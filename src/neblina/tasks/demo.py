@@ -178,7 +178,7 @@ def _one_shot(model: Model, place: Path) -> Path:
     labels = list(range(10))
     seen: list[Step] = []
     final = model.generate(labels=labels, seed=0, sampler="ddpm", grid="uniform", steps=100, on_step=seen.append)
-    beliefs = {round(float(step.query.t[0]), 3): step.posterior.mean.cpu() for step in seen}
+    beliefs = {round(float(step.query.t[0]), 3): step.posterior.guess.cpu() for step in seen}
     rows = [
         Row(f"x̂₀ from {words}", to_uint8(beliefs[t])) for t, words in ((1.0, "t = 1"), (0.5, "t = ½"), (0.25, "t = ¼"))
     ]

@@ -50,7 +50,7 @@ class Preview:
             return
         if self.written is None:
             self.written = next(place for place in names(self.place) if not place.exists())
-        write_file(self.written, believed(self.model, step.posterior.mean[:1]).save)
+        write_file(self.written, believed(self.model, step.posterior.guess[:1]).save)
 
     def __enter__(self) -> Preview:
         return self
