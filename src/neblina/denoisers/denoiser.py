@@ -94,24 +94,28 @@ class NetworkDenoiser:
         self.labels(condition)
 
     def labels(self, condition: Condition) -> Tensor | None:
-        """The labels as the network knows them, with its own null.
+        """The labels as the network knows them, with its own null; errors of `known_labels`."""
+        return known_labels(condition.labels, self.num_classes, self.null_label)
 
-        Raises:
-            SettingError: labels for an unconditional network or none for a conditional one; a label out of range;
-                the null where the network never learned one.
-        """
-        labels = condition.labels
-        if self.num_classes == 0:
-            if labels is None or bool((labels == NULL_LABEL).all()):
-                return None
-            raise SettingError("this model is unconditional: it takes no labels")
-        if labels is None:
-            raise SettingError(f"this model is conditioned on labels 0 … {self.num_classes - 1}: say which")
-        out = labels[(labels < NULL_LABEL) | (labels >= self.num_classes)]
-        if len(out):
-            raise SettingError(f"label {int(out[0])} is out of range: this model knows 0 … {self.num_classes - 1}")
-        if self.null_label is None:
-            if bool((labels == NULL_LABEL).any()):
-                raise SettingError("this model never learned to go without a label: train with label_dropout > 0")
-            return labels
-        return torch.where(labels == NULL_LABEL, self.null_label, labels)
+
+def known_labels(labels: Tensor | None, num_classes: int, null_label: int | None) -> Tensor | None:
+    """Labels as a network knows them, with its own null; None for an unconditional network.
+
+    Raises:
+        SettingError: labels for an unconditional network or none for a conditional one; a label out of range; the null
+            where the network never learned one.
+    """
+    if num_classes == 0:
+        if labels is None or bool((labels == NULL_LABEL).all()):
+            return None
+        raise SettingError("this model is unconditional: it takes no labels")
+    if labels is None:
+        raise SettingError(f"this model is conditioned on labels 0 … {num_classes - 1}: say which")
+    out = labels[(labels < NULL_LABEL) | (labels >= num_classes)]
+    if len(out):
+        raise SettingError(f"label {int(out[0])} is out of range: this model knows 0 … {num_classes - 1}")
+    if null_label is None:
+        if bool((labels == NULL_LABEL).any()):
+            raise SettingError("this model never learned to go without a label: train with label_dropout > 0")
+        return labels
+    return torch.where(labels == NULL_LABEL, null_label, labels)

@@ -14,6 +14,7 @@ from neblina.guidance import (
     known,
     regions,
     rescaling,
+    truncation,
 )
 from neblina.guidance.registry import Guidance, guidances
 
@@ -30,4 +31,5 @@ __all__ = [
     "known",
     "regions",
     "rescaling",
+    "truncation",
 ]

@@ -63,7 +63,11 @@ def _sum(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 @register(
-    "classifier-free", "autoguidance", source="Ho, Salimans 2022, eq. 6; Karras et al. 2024, section 3", weight=1.0
+    "classifier-free",
+    "autoguidance",
+    source="Ho, Salimans 2022, eq. 6; Karras et al. 2024, section 3",
+    changes="both",
+    weight=1.0,
 )
 def extrapolated(towards: Plan, away: Plan, *, weight: float) -> Plan:
     """w towards + (1 − w) away.

@@ -19,7 +19,7 @@ from neblina.guidance.composing import averaged, gathered, once_moved
 from neblina.guidance.registry import register
 
 
-@register("crops", source="Bar-Tal et al. 2023, eq. 3 to 5", size=64, overlap=0)
+@register("crops", source="Bar-Tal et al. 2023, eq. 3 to 5", changes="both", size=64, overlap=0)
 def crops(plan: Plan, *, size: int, overlap: int, around: bool = False, even: bool = False) -> Plan:
     """Ask `plan` about square windows of a batch of shape (B, C, H, W) and take the weighted mean of its beliefs.
 

@@ -46,7 +46,7 @@ class Area:
     weight: float = 1.0
 
 
-@register("regions", source="Bar-Tal et al. 2023, eq. 3, 5 and 9", weight=0.0)
+@register("regions", source="Bar-Tal et al. 2023, eq. 3, 5 and 9", changes="both", weight=0.0)
 def regions(
     plan: Plan, areas: Sequence[Area], behind: Tensor | None = None, *, weight: float = 1.0, until: float = 1.0
 ) -> Plan:

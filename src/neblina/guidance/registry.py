@@ -25,12 +25,14 @@ class Guidance:
         function: called with the plan that it changes first; returns a plan.
         source: the paper and its equation.
         neutral: settings at which it returns the belief of the plan it was given.
+        changes: what it can change, "numbers" (pictures, latents), "tokens" or "both".
     """
 
     name: str
     function: Callable[..., Plan]
     source: str
     neutral: Mapping[str, float]
+    changes: str = "numbers"
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -47,11 +49,11 @@ class Guidance:
 guidances: Registry[Guidance] = Registry("guidance")
 
 
-def register(*names: str, source: str, **neutral: float) -> Callable[[Function], Function]:
+def register(*names: str, source: str, changes: str = "numbers", **neutral: float) -> Callable[[Function], Function]:
     """Put a guidance in the table under one or more names: two names, one map."""
 
     def add(function: Function) -> Function:
-        guidances.add(Guidance(names[0], function, source, neutral), *names)
+        guidances.add(Guidance(names[0], function, source, neutral, changes), *names)
         return function
 
     return add

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from neblina.core.errors import SettingError
 from neblina.core.logs import finite, log
+from neblina.core.shapes import expand
 from neblina.processes.draws import drawn
 from neblina.processes.kernels import kernels
 from neblina.processes.survival import survivals
@@ -150,11 +151,19 @@ class DiscretisedGaussian(Dense):
         """
         ends = torch.stack([self._step(s), self._step(t)], 1).expand(len(p), 2)
         found = torch.empty_like(p)
-        for first, last in ends.unique(dim=0).tolist():
+        for first, last in sorted(set(map(tuple, ends.tolist()))):
             own = ((ends[:, 0] == first) & (ends[:, 1] == last)).to(p.device)
             matrix = self._product(first, last).to(p.device)
             found[own] = p[own] @ (matrix.T if backwards else matrix)
         return found
+
+    def rate(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Its steps are whole: it has none.
+
+        Raises:
+            SettingError: always.
+        """
+        raise SettingError("a discretised Gaussian has steps and no rates: take the ancestral sampler")
 
     def config(self) -> dict[str, Any]:
         """As `Kernel.config`."""
@@ -229,14 +238,24 @@ class NearestNeighbours(Dense):
         return self.classes
 
     @cached_property
-    def eigen(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues of R, shape (K,), and its eigenvectors in columns, float64."""
+    def neighbourhood(self) -> Tensor:
+        """A, shape (K, K), float64."""
         points = self.embeddings.double()
         apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
         near = torch.zeros_like(apart).scatter(1, apart.topk(self.neighbours, largest=False).indices, 1.0)
-        joined = (near + near.T) / (2 * self.neighbours)
-        values, vectors = torch.linalg.eigh(joined - torch.diag(joined.sum(1)))
+        return (near + near.T) / (2 * self.neighbours)
+
+    @cached_property
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of R, shape (K,), and its eigenvectors in columns, float64."""
+        values, vectors = torch.linalg.eigh(self.neighbourhood - torch.diag(self.neighbourhood.sum(1)))
         return values, vectors
+
+    def rate(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As `Kernel.rate`."""
+        rates = self.neighbourhood.to(x.device)[x]
+        first, last = (survivals[self.schedule](one, self.classes).log() for one in (s, t))
+        return log(rates * expand(first - last, rates)).to(dtype)
 
     def moved(self, p: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
         """As `Dense.moved`; the matrix is symmetric, so backwards is the same."""

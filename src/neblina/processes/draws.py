@@ -10,7 +10,8 @@ def uniforms(noise: Noise, tokens: Tensor) -> Tensor:
     """One number in [0, 1) a token, float64 of tokens' shape (B, *): the next draw of normal noise, through its
     distribution function."""
     normal = noise(torch.empty(tokens.shape, device=tokens.device))
-    return torch.special.ndtr(normal.double()).clamp(max=1 - 1e-12)
+    below: Tensor = torch.special.ndtr(normal.double())
+    return below.clamp(max=1 - 1e-12)
 
 
 def drawn(log_probs: Tensor, uniform: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from neblina.core.errors import SettingError
-from neblina.core.logs import ZERO, finite
+from neblina.core.logs import ZERO, finite, log
 from neblina.core.registry import Registry
 from neblina.core.shapes import expand
 from neblina.processes.survival import survivals
@@ -63,6 +63,14 @@ class Kernel(Protocol):
 
     def support(self, x: Tensor, t: Tensor) -> Tensor | None:
         """Which classes tokens x at times t can have been, shape (B, *, classes); None for all of them."""
+        ...
+
+    def rate(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """log ∫ R_τ(k → x) dτ from s to t, of every other state k, shape (B, *, states); that of x itself is ZERO.
+
+        Raises:
+            SettingError: a kernel without rates.
+        """
         ...
 
     def jump(self, x: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
@@ -183,6 +191,17 @@ class Replacing:
         replaced = expand(self.rates(torch.zeros_like(t), t).moves > ZERO, x[..., None].bool())
         own = torch.arange(self.classes, device=x.device) == x[..., None]
         return own | replaced | (x >= self.classes)[..., None]
+
+    def rate(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As `Kernel.rate`: d log α = −(masking + replacing) dτ and d log u = −masking dτ."""
+        (alpha_s, u_s), (alpha_t, u_t) = self._logs(s), self._logs(t)
+        like = torch.empty(*x.shape, self.states, dtype=dtype, device=x.device)
+        masking, replacing = u_s - u_t, (alpha_s - u_s) - (alpha_t - u_t)
+        masked, moves = (expand(log(one), like) for one in (masking, replacing / self.classes))
+        found = torch.where((x >= self.classes)[..., None], masked, moves).expand_as(like).clone()
+        if self.states > self.classes:
+            found[..., -1] = ZERO
+        return found.scatter(-1, x[..., None], ZERO)
 
     def jump(self, x: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         """As `Kernel.jump`: three things can happen, of which one picks its class at random."""

@@ -51,7 +51,7 @@ def mutual_information(t: Tensor, classes: int) -> Tensor:
 def information(kept: Tensor, classes: int) -> Tensor:
     """I(x_t; x_0) in nats, where a token is kept with a probability and is else one of K at random, itself included."""
     stays, other = kept + (1 - kept) / classes, (1 - kept) / classes
-    entropy = torch.special.entr(stays) + (classes - 1) * torch.special.entr(other)
+    entropy: Tensor = torch.special.entr(stays) + (classes - 1) * torch.special.entr(other)
     return math.log(classes) - entropy
 
 

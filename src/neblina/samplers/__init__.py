@@ -3,11 +3,12 @@
 Importing this package registers every sampler. May import `core`, `processes` and `guidance`.
 """
 
-from neblina.samplers import adaptive, ancestral, langevin, multistep, ode, sde, teaching, unipc, wrappers
-from neblina.samplers.registry import Sampler, samplers
+from neblina.samplers import adaptive, ancestral, langevin, multistep, ode, sde, teaching, tokens, unipc, wrappers
+from neblina.samplers.registry import Sampler, TokenSampler, samplers, token_samplers
 
 __all__ = [
     "Sampler",
+    "TokenSampler",
     "adaptive",
     "ancestral",
     "langevin",
@@ -16,6 +17,8 @@ __all__ = [
     "samplers",
     "sde",
     "teaching",
+    "token_samplers",
+    "tokens",
     "unipc",
     "wrappers",
 ]

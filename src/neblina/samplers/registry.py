@@ -12,13 +12,16 @@ from torch import Tensor
 from neblina.core.errors import SettingError, choose
 from neblina.core.noise import Noise, Silence
 from neblina.core.plan import Query
-from neblina.core.posterior import Gaussian
+from neblina.core.posterior import Categorical, Gaussian
 from neblina.core.registry import Registry
+from neblina.processes.discrete import DiscreteProcess
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import Schedule, schedules
 
 Sampling = Generator[Query, Gaussian, Tensor]
 samplers: Registry["Sampler"] = Registry("sampler")
+TokenSampling = Generator[Query, Categorical, Tensor]
+token_samplers: Registry["TokenSampler"] = Registry("sampler of tokens")
 
 
 @dataclass(frozen=True)
@@ -69,19 +72,9 @@ class Sampler:
                 number of its kind, times that rise, leave [0, 1] or are not of this batch, or a stochastic walk without
                 noise.
         """
-        if times.ndim not in (1, 2) or len(times) < 2 or (times.ndim == 2 and times.shape[1] != len(x)):
-            raise SettingError(
-                f"a grid of times has shape (N + 1,) or (N + 1, {len(x)}), N at least 1, not {tuple(times.shape)}"
-            )
-        times = times.double().cpu()
-        if times.ndim == 1:
-            times = times[:, None].expand(-1, len(x))
-        if not bool((times.diff(dim=0) <= 0).all() & (times >= 0).all() & (times <= 1).all()):
-            raise SettingError("a grid of times falls from at most 1 to at least 0")
+        times = of_each(times, len(x))
         self._check_process(process, times[0])
-        for name, value in settings.items():
-            choose(f"setting of {self.name}", name, self.choices)
-            self._check_setting(name, value)
+        check_settings(self.name, self.function, settings)
         given = {**self.settings, **settings}
         if noise is None and (self.stochastic or given.get("eta", 0) != 0):
             raise SettingError(
@@ -89,22 +82,10 @@ class Sampler:
             )
         return self.function(process, x, times, noise=noise or Silence(), **given)
 
-    def _check_setting(self, name: str, value: Any) -> None:
-        kind = inspect.signature(self.function).parameters[name].annotation
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        fits = {
-            int: whole,
-            float: (whole or isinstance(value, float)) and math.isfinite(value),
-            bool: isinstance(value, bool),
-        }
-        if kind in fits and not fits[kind]:
-            words = {int: "a whole number", float: "a finite number", bool: "true or false"}[kind]
-            raise SettingError(f"{name} of {self.name} is {words}, not {value!r}")
-
     @property
     def choices(self) -> tuple[str, ...]:
         """Names of the settings a user can give."""
-        return tuple(name for name in inspect.signature(self.function).parameters if name not in _GIVEN)
+        return choices(self.function)
 
     def _check_process(self, process: object, start: Tensor) -> None:
         if not isinstance(process, GaussianProcess):
@@ -158,3 +139,125 @@ def register(*names: str, **given: Any) -> Callable[[Callable[..., Sampling]], C
         return function
 
     return add
+
+
+@dataclass(frozen=True)
+class TokenSampler:
+    """A sampler of tokens and what it claims.
+
+    Attributes:
+        name, names, source: as of `Sampler`.
+        function: called as function(process, x, times, noise=…, **settings), returns the generator.
+        exact: whether a token by itself, believed exactly, follows the process's law at every time of every grid.
+        masked: whether it needs a mask, as the kernel's only state that is not data.
+        rates: whether it needs a kernel of continuous time.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    function: Callable[..., TokenSampling]
+    source: str
+    exact: bool = True
+    masked: bool = False
+    rates: bool = False
+
+    def __call__(
+        self, process: DiscreteProcess, x: Tensor, times: Tensor, *, noise: Noise, **settings: Any
+    ) -> TokenSampling:
+        """Start walking from tokens x, int64 of shape (B, *).
+
+        Args:
+            times: falling times in [0, 1], shape (N + 1, B) or (N + 1,).
+            noise: drawn from on the way.
+            settings: of the sampler.
+        Raises:
+            SettingError: as `Sampler`.
+        """
+        times = of_each(times, len(x))
+        self.check_process(process)
+        check_settings(self.name, self.function, settings)
+        return self.function(process, x, times, noise=noise, **settings)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Names of the settings a user can give."""
+        return choices(self.function)
+
+    def check_process(self, process: object) -> None:
+        """Refuse a process that it does not walk on.
+
+        Raises:
+            SettingError: naming it.
+        """
+        if not isinstance(process, DiscreteProcess):
+            raise SettingError(f"{self.name} walks on a DiscreteProcess, not a {type(process).__name__}")
+        kernel = process.kernel
+        if self.masked and kernel.states == kernel.classes:
+            raise SettingError(f"{self.name} unmasks tokens, and the kernel of this model has no mask: take ancestral")
+        if self.rates and kernel.steps is not None:
+            raise SettingError(
+                f"{self.name} needs a kernel of continuous time, and this one has {kernel.steps} steps: take ancestral"
+            )
+
+
+def register_tokens(
+    *names: str, **given: Any
+) -> Callable[[Callable[..., TokenSampling]], Callable[..., TokenSampling]]:
+    """Put a sampler of tokens in the table under one or more names.
+
+    Args:
+        given: what it claims.
+    """
+
+    def add(function: Callable[..., TokenSampling]) -> Callable[..., TokenSampling]:
+        token_samplers.add(TokenSampler(names[0], names, function, **given), *names)
+        return function
+
+    return add
+
+
+def of_each(times: Tensor, count: int) -> Tensor:
+    """A grid of times for each sample, shape (N + 1, count), float64 on the CPU.
+
+    Raises:
+        SettingError: times that rise, leave [0, 1] or are not of this batch.
+    """
+    if times.ndim not in (1, 2) or len(times) < 2 or (times.ndim == 2 and times.shape[1] != count):
+        raise SettingError(
+            f"a grid of times has shape (N + 1,) or (N + 1, {count}), N at least 1, not {tuple(times.shape)}"
+        )
+    times = times.double().cpu()
+    if times.ndim == 1:
+        times = times[:, None].expand(-1, count)
+    if not bool((times.diff(dim=0) <= 0).all() & (times >= 0).all() & (times <= 1).all()):
+        raise SettingError("a grid of times falls from at most 1 to at least 0")
+    return times
+
+
+def choices(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the settings of a sampler's function."""
+    return tuple(name for name in inspect.signature(function).parameters if name not in _GIVEN)
+
+
+def check_settings(sampler: str, function: Callable[..., Any], settings: dict[str, Any]) -> None:
+    """Refuse settings that a sampler does not have, or that are not numbers of their kind.
+
+    Raises:
+        SettingError: naming the setting.
+    """
+    for name, value in settings.items():
+        choose(f"setting of {sampler}", name, choices(function))
+        _check_setting(sampler, function, name, value)
+
+
+def _check_setting(sampler: str, function: Callable[..., Any], name: str, value: Any) -> None:
+    kind = inspect.signature(function).parameters[name].annotation
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    fits = {
+        int: whole,
+        float: (whole or isinstance(value, float)) and math.isfinite(value),
+        bool: isinstance(value, bool),
+    }
+    if kind in fits and not fits[kind]:
+        words = {int: "a whole number", float: "a finite number", bool: "true or false"}[kind]
+        raise SettingError(f"{name} of {sampler} is {words}, not {value!r}")
