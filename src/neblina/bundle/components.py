@@ -23,9 +23,13 @@ from neblina.core.errors import CheckpointError, SettingError
 from neblina.core.registry import Registry
 from neblina.core.shards import Filing, write_weights
 from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from neblina.nets.autoregressive import AutoregressiveConfig, AutoregressiveTransformer
 from neblina.nets.dit import DiT, DiTConfig
 from neblina.nets.labelled import ClassEmbedder, ClassEmbedderConfig, LabelledUNet
+from neblina.nets.learned_null import LearnedNull, LearnedNullConfig
 from neblina.nets.tiny_autoencoder import AutoencoderTiny, AutoencoderTinyConfig
+from neblina.nets.token_config import SequenceTransformerConfig, TokenTransformerConfig
+from neblina.nets.token_transformer import TokenTransformer
 from neblina.nets.unet import UNet, UNetConfig
 from neblina.nets.unet_condition import UNetCondition
 from neblina.nets.unet_condition_config import UNetConditionConfig
@@ -47,11 +51,26 @@ class Kind:
     codec: Callable[[Any], Codec] | None = None
 
 
+def _transformer_config(config: Mapping[str, Any]) -> DiTConfig | TokenTransformerConfig:
+    """Of either network that this name stands for: over tokens, or, under its former name, of patches."""
+    if config.get("num_vector_embeds") is not None:
+        return TokenTransformerConfig.from_dict(config)
+    return DiTConfig.from_dict(config)
+
+
+def _transformer(config: DiTConfig | TokenTransformerConfig) -> DiT | TokenTransformer:
+    return TokenTransformer(config) if isinstance(config, TokenTransformerConfig) else DiT(config)
+
+
 kinds: Registry[Kind] = Registry("class of component that this version opens")
 kinds.add(Kind(UNetConfig.from_dict, UNet), "UNet2DModel")
 kinds.add(Kind(UNetConditionConfig.from_dict, UNetCondition), "UNet2DConditionModel")
 kinds.add(Kind(ClassEmbedderConfig.from_dict, ClassEmbedder), "ClassEmbedder")
-kinds.add(Kind(DiTConfig.from_dict, DiT), "DiTTransformer2DModel", "Transformer2DModel")
+kinds.add(Kind(DiTConfig.from_dict, DiT), "DiTTransformer2DModel")
+kinds.add(Kind(_transformer_config, _transformer), "Transformer2DModel")
+kinds.add(Kind(SequenceTransformerConfig.from_dict, TokenTransformer), "SequenceTransformer")
+kinds.add(Kind(AutoregressiveConfig.from_dict, AutoregressiveTransformer), "AutoregressiveTransformer")
+kinds.add(Kind(LearnedNullConfig.from_dict, LearnedNull), "LearnedClassifierFreeSamplingEmbeddings")
 kinds.add(Kind(AutoencoderKLConfig.from_dict, AutoencoderKL, KLCodec), "AutoencoderKL")
 kinds.add(Kind(VQConfig.from_dict, VQAutoencoder, VQCodec), "VQModel")
 kinds.add(Kind(AutoencoderTinyConfig.from_dict, AutoencoderTiny, TinyCodec), "AutoencoderTiny")

@@ -48,15 +48,15 @@ class BlockStyle:
     output_scale: float = 1.0
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention, all of shape (B, heads, N, width).
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention, all of shape (B, heads, N, width); causal: a place reads none behind itself.
 
     On the CPU, narrow heads in half precision are attended in float32: PyTorch's backward kernel is six times slower
     otherwise (docs/log.md).
     """
     if q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] < 64:
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=causal).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
 def activate(activation: nn.Module, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A network's configuration and its config.json: the same fields, with lists for tuples."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -28,7 +28,8 @@ def read_config(cls: "type[Config]", name: str, given: Mapping[str, Any]) -> "Co
         name: what the ecosystem calls the network, for messages.
         given: the file's content.
     Raises:
-        SettingError: an unknown field, with the closest known one; or what the configuration itself refuses.
+        SettingError: an unknown field, with the closest known one; one that is missing; or what the configuration
+            itself refuses.
     """
     known = [field.name for field in fields(cls)]
     said = {key: value for key, value in given.items() if not key.startswith("_") and key not in _OF_TRAINING}
@@ -37,7 +38,25 @@ def read_config(cls: "type[Config]", name: str, given: Mapping[str, Any]) -> "Co
         choose(f"field of a {name} config", key, known)
         if not _is_of(_frozen(value), hints[key]):
             raise SettingError(f"{name} config: {key} = {value!r} is not {_shown(hints[key])}")
+    for field in fields(cls):
+        if field.default is MISSING and field.name not in said:
+            raise SettingError(f"{name} config: {field.name} is missing")
     return cls(**{key: _counted(_frozen(value), hints[key]) for key, value in said.items()})
+
+
+def without_fixed(given: Mapping[str, Any], fixed: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A config.json without the fields that can have one value only.
+
+    Args:
+        fixed: their names, with the value.
+        name: of the network, for messages.
+    Raises:
+        SettingError: one has another value.
+    """
+    for field, only in fixed.items():
+        if given.get(field, only) != only:
+            raise SettingError(f"{name} config: {field} = {given[field]!r} is not supported, only {only!r} is")
+    return {key: value for key, value in given.items() if key not in fixed}
 
 
 def check_sample_size(name: str, size: int | tuple[int, int] | None) -> None:

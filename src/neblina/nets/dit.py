@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError, choose
-from neblina.nets.configuration import check_sample_size, read_config, write_config
+from neblina.nets.adaptive_norm import modulate
+from neblina.nets.configuration import check_sample_size, read_config, without_fixed, write_config
 from neblina.nets.embeddings import Sinusoidal, TimeMLP
 from neblina.nets.network import Network
 from neblina.nets.transformer import FeedForward, TokenAttention, bends
@@ -143,12 +144,9 @@ class DiTConfig:
         if config.get("_class_name") == _FORMER_NAME and config.get("norm_type") != "ada_norm_zero":
             raise SettingError(
                 f"a {_FORMER_NAME} of norm_type {config.get('norm_type', 'layer_norm')!r} is no diffusion transformer "
-                "of classes, which is all that is supported: its norm_type is 'ada_norm_zero'"
+                "of classes, whose norm_type is 'ada_norm_zero'; one over tokens says its num_vector_embeds"
             )
-        for field, only in _FORMER_FIELDS.items():
-            if config.get(field, only) != only:
-                raise SettingError(f"dit config: {field} = {config[field]!r} is not supported, only {only!r} is")
-        return read_config(cls, _NAME, {key: value for key, value in config.items() if key not in _FORMER_FIELDS})
+        return read_config(cls, _NAME, without_fixed(config, _FORMER_FIELDS, "dit"))
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into config.json, with the class that diffusers opens it as."""
@@ -191,7 +189,7 @@ class DiT(Network):
             tokens = block(tokens, its)
         # the output is modulated by the first block's embedding: there is no other
         shift, scale = self.proj_out_1(F.silu(told[0])).unsqueeze(1).chunk(2, dim=2)
-        patches = self.proj_out_2(_modulate(F.layer_norm(tokens, tokens.shape[-1:], eps=_EPS), scale, shift))
+        patches = self.proj_out_2(modulate(F.layer_norm(tokens, tokens.shape[-1:], eps=_EPS), scale, shift))
         grid = patches.unflatten(1, (height // patch, width // patch)).unflatten(3, (patch, patch, self.config.made))
         out: Tensor = grid.permute(0, 5, 1, 3, 2, 4).reshape(len(x), self.config.made, height, width)
         return out
@@ -305,9 +303,5 @@ class ModulatedBlock(nn.Module):
         """tokens of shape (B, N, width), told of shape (B, width)."""
         shift, scale, gate, shift_after, scale_after, gate_after = self.norm1(told)
         quiet = F.layer_norm(tokens, tokens.shape[-1:], eps=_EPS)
-        tokens = torch.addcmul(tokens, gate, self.attn1(_modulate(quiet, scale, shift)))
-        return torch.addcmul(tokens, gate_after, self.ff(_modulate(self.norm3(tokens), scale_after, shift_after)))
-
-
-def _modulate(tokens: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return torch.addcmul(shift, tokens, 1 + scale)
+        tokens = torch.addcmul(tokens, gate, self.attn1(modulate(quiet, scale, shift)))
+        return torch.addcmul(tokens, gate_after, self.ff(modulate(self.norm3(tokens), scale_after, shift_after)))

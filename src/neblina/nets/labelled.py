@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError
 from neblina.nets.configuration import read_config, write_config
-from neblina.nets.network import Network
+from neblina.nets.network import Network, TokenNetwork
+from neblina.nets.token_config import TokenTransformerConfig
+from neblina.nets.token_transformer import TokenTransformer
 from neblina.nets.unet_condition import UNetCondition
 from neblina.nets.unet_condition_config import UNetConditionConfig
 
@@ -83,11 +85,7 @@ class LabelledUNet(Network):
 
     def __init__(self, unet: UNetCondition, embedder: ClassEmbedder) -> None:
         super().__init__()
-        if unet.config.wants.text != embedder.config.embed_dim:
-            raise SettingError(
-                f"the class embedder's vectors are {embedder.config.embed_dim} wide and the network reads text "
-                f"{unet.config.wants.text} wide"
-            )
+        _check(embedder, unet.config.wants)
         self.unet, self.class_embedder = unet, embedder
         self.config: LabelledConfig = LabelledConfig(**vars(unet.config), classes=embedder.config.num_classes)
 
@@ -95,3 +93,46 @@ class LabelledUNet(Network):
         """Predict; x of shape (B, in_channels, H, W), labels of shape (B,)."""
         out: Tensor = self.unet(x, time, text=self.class_embedder(labels))
         return out
+
+
+@dataclass(frozen=True)
+class LabelledTokensConfig(TokenTransformerConfig):
+    """The transformer's configuration, but for what it is told."""
+
+    classes: int = 0
+
+    @property
+    def num_labels(self) -> int:
+        """Classes, the null included."""
+        return self.classes
+
+    @property
+    def wants(self) -> Wants:
+        """Nothing beside labels."""
+        return Wants()
+
+
+class LabelledTokens(TokenNetwork):
+    """net(x, time, labels) -> logits of the clean tokens."""
+
+    def __init__(self, transformer: TokenTransformer, embedder: ClassEmbedder) -> None:
+        super().__init__()
+        config = transformer.config
+        if not isinstance(config, TokenTransformerConfig):
+            raise SettingError("a class embedder goes with a Transformer2DModel: a SequenceTransformer knows labels")
+        _check(embedder, config.wants)
+        self.transformer, self.class_embedder = transformer, embedder
+        self.config: LabelledTokensConfig = LabelledTokensConfig(**vars(config), classes=embedder.config.num_classes)
+
+    def forward(self, x: Tensor, time: Tensor, *, labels: Tensor) -> Tensor:
+        """Predict; tokens x of shape (B, N), labels of shape (B,)."""
+        out: Tensor = self.transformer(x, time, text=self.class_embedder(labels))
+        return out
+
+
+def _check(embedder: ClassEmbedder, wants: Wants) -> None:
+    if wants.text != embedder.config.embed_dim:
+        raise SettingError(
+            f"the class embedder's vectors are {embedder.config.embed_dim} wide and the network reads text "
+            f"{wants.text} wide"
+        )

@@ -55,3 +55,42 @@ class Network(nn.Module):
     def channels_last(self) -> None:
         """Lay the weights out with the channels last: convolutions are faster so, most of all in half precision."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class TokenNetworkConfig(Protocol):
+    """What the configuration of a network over tokens says of it."""
+
+    @property
+    def num_categories(self) -> int:
+        """K: how many values a token of the data has; the mask is token K."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """How many tokens there are."""
+        ...
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Height and width of the places, None for a line."""
+        ...
+
+    @property
+    def num_labels(self) -> int:
+        """Rows of its label embedding, the null's included; 0 for none."""
+        ...
+
+    @property
+    def wants(self) -> Wants:
+        """What it reads beside labels."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes into config.json."""
+        ...
+
+
+class TokenNetwork(nn.Module):
+    """net(x, time, **condition) -> logits of shape (B, N, K), of tokens x of shape (B, N)."""
+
+    config: TokenNetworkConfig

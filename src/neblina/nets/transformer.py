@@ -1,7 +1,8 @@
-"""Transformer blocks: attention among the places of a picture, attention to a text, and a gated feed-forward layer.
+"""Transformer blocks: attention among the places of a picture, attention to a text, and a feed-forward layer.
 
-A block adds three things in turn to its tokens, each of normalised tokens: self-attention, cross-attention to the text,
-and a feed-forward layer. A spatial transformer runs such blocks over the places of a feature map.
+A block adds three things in turn to its tokens, each of normalised tokens: self-attention, cross-attention to the text
+where there is one, and a feed-forward layer. The step of a diffusion, or a label, may scale and shift what is
+normalised. A spatial transformer runs such blocks over the places of a feature map.
 
 Vaswani et al. Attention Is All You Need. NeurIPS 2017.
 Rombach et al. High-Resolution Image Synthesis with Latent Diffusion Models. CVPR 2022, section 3.3 and appendix E.2.1.
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neblina.core.registry import Registry
+from neblina.nets.adaptive_norm import AdaLayerNorm
 from neblina.nets.blocks import attend
 
 
@@ -70,15 +72,38 @@ class TokenAttention(nn.Module):
         self.to_v = nn.Linear(text or width, inner, bias=bias)
         self.to_out = nn.ModuleList([nn.Linear(inner, width), nn.Dropout(dropout)])
 
-    def forward(self, tokens: Tensor, text: Tensor | None = None) -> Tensor:
-        """tokens of shape (B, N, width), text of shape (B, L, text), to (B, N, width)."""
+    def forward(
+        self, tokens: Tensor, text: Tensor | None = None, *, causal: bool = False, kept: "Kept | None" = None
+    ) -> Tensor:
+        """tokens of shape (B, N, width), text of shape (B, L, text), to (B, N, width).
+
+        causal: a token reads none behind itself. kept: what is read besides, and where these tokens are kept.
+        """
         read = tokens if text is None else text
         q, k, v = (
             projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for projected in (self.to_q(tokens), self.to_k(read), self.to_v(read))
         )
-        mixed: Tensor = self.to_out[1](self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2)))
+        if kept is not None:
+            k, v = kept.extended(k, v)
+        mixed: Tensor = self.to_out[1](self.to_out[0](attend(q, k, v, causal=causal).transpose(1, 2).flatten(2)))
         return mixed
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Keys and values of the tokens so far, and room for more: both (B, heads, room, head_dim), of which length are."""
+
+    keys: Tensor
+    values: Tensor
+    length: int
+
+    def extended(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Those so far and, behind them, new ones of shape (B, heads, N, head_dim), which are written into the room."""
+        end = self.length + keys.shape[2]
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        return self.keys[:, :, :end], self.values[:, :, :end]
 
 
 class Projected(nn.Module):
@@ -116,25 +141,115 @@ class FeedForward(nn.Module):
         return out
 
 
-class TransformerBlock(nn.Module):
-    """Self-attention, attention to the text, feed-forward; each adds to the tokens."""
+class ConvolutionalFeedForward(nn.Module):
+    """A feed-forward layer that sees the neighbours: two convolutions of three by three places of a grid.
 
-    def __init__(self, width: int, *, heads: int, head_dim: int, text: int, text_only: bool) -> None:
+    Gu et al. Vector Quantized Diffusion Model for Text-to-Image Synthesis. CVPR 2022 (the released models of classes).
+    """
+
+    def __init__(self, width: int, grid: tuple[int, int], activation: str, dropout: float = 0.0) -> None:
         super().__init__()
-        self.text_only = text_only
-        self.norm1 = nn.LayerNorm(width)
-        self.attn1 = TokenAttention(width, heads=heads, head_dim=head_dim, text=text if text_only else None)
-        self.norm2 = nn.LayerNorm(width)
-        self.attn2 = TokenAttention(width, heads=heads, head_dim=head_dim, text=text)
-        self.norm3 = nn.LayerNorm(width)
-        self.ff = FeedForward(width)
+        self.grid = grid
+        self.bend = bends[activation].function
+        self.conv1 = nn.Conv2d(width, 4 * width, 3, padding=1)
+        self.conv2 = nn.Conv2d(4 * width, width, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """tokens of shape (B, N, width), text of shape (B, L, text)."""
-        tokens = tokens + self.attn1(self.norm1(tokens), text if self.text_only else None)
-        tokens = tokens + self.attn2(self.norm2(tokens), text)
-        out: Tensor = tokens + self.ff(self.norm3(tokens))
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, height · width of the grid, width) to the same."""
+        places = tokens.transpose(1, 2).reshape(len(tokens), -1, *self.grid)
+        out: Tensor = self.dropout(self.conv2(self.bend(self.conv1(places))))
+        return out.flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class TokenStyle:
+    """What the blocks of a transformer share.
+
+    Attributes:
+        heads, head_dim: of the attention; tokens are heads · head_dim wide.
+        text: width of the vectors that are read, None for blocks that read none.
+        text_only: the first attention of a block reads the text as well, so that no token looks at another one.
+        bias: whether queries, keys and values have one.
+        dropout: probability of dropping a number that is added to the tokens.
+        activation: of the feed-forward layer, a name in `bends`.
+        affine, eps: of the normalisations that nothing modulates.
+        steps: how many steps there are that modulate what the attentions read, None for none.
+        classes: how many labels there are that modulate what the feed-forward layer reads, None for none.
+        grid: height and width of the places, where the feed-forward layer sees the neighbours; None where it does not.
+    """
+
+    heads: int
+    head_dim: int
+    text: int | None = None
+    text_only: bool = False
+    bias: bool = False
+    dropout: float = 0.0
+    activation: str = "geglu"
+    affine: bool = True
+    eps: float = 1e-5
+    steps: int | None = None
+    classes: int | None = None
+    grid: tuple[int, int] | None = None
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
+        return self.heads * self.head_dim
+
+    def attention(self, text: int | None) -> TokenAttention:
+        """Among the tokens, or to a text of that width."""
+        shared = {"heads": self.heads, "head_dim": self.head_dim}
+        return TokenAttention(self.width, **shared, text=text, bias=self.bias, dropout=self.dropout)
+
+    def norm(self, rows: int | None, what: str) -> nn.Module:
+        """A normalisation that one of `rows` rows modulates, or none."""
+        if rows is None:
+            return nn.LayerNorm(self.width, self.eps, self.affine)
+        return AdaLayerNorm(rows, self.width, what)
+
+    def feed_forward(self) -> nn.Module:
+        """Token by token, or over the grid."""
+        if self.grid is None:
+            return FeedForward(self.width, self.activation, self.dropout)
+        return ConvolutionalFeedForward(self.width, self.grid, self.activation, self.dropout)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to a text if there is one, feed-forward; each adds to the tokens."""
+
+    def __init__(self, style: TokenStyle) -> None:
+        super().__init__()
+        self.text_only = style.text_only
+        self.norm1 = style.norm(style.steps, "time")
+        self.attn1 = style.attention(style.text if style.text_only else None)
+        self.norm2 = None if style.text is None else style.norm(style.steps, "time")
+        self.attn2 = None if style.text is None else style.attention(style.text)
+        self.norm3 = style.norm(style.classes, "label")
+        self.ff = style.feed_forward()
+
+    def forward(
+        self,
+        tokens: Tensor,
+        text: Tensor | None = None,
+        *,
+        steps: Tensor | None = None,
+        labels: Tensor | None = None,
+        causal: bool = False,
+        kept: Kept | None = None,
+    ) -> Tensor:
+        """tokens of shape (B, N, width), text of shape (B, L, text), steps and labels (B,) where they modulate."""
+        read = text if self.text_only else None
+        tokens = tokens + self.attn1(_normalised(self.norm1, tokens, steps), read, causal=causal, kept=kept)
+        if self.norm2 is not None and self.attn2 is not None:
+            tokens = tokens + self.attn2(_normalised(self.norm2, tokens, steps), text)
+        out: Tensor = tokens + self.ff(_normalised(self.norm3, tokens, labels))
         return out
+
+
+def _normalised(norm: nn.Module, tokens: Tensor, rows: Tensor | None) -> Tensor:
+    out: Tensor = norm(tokens, rows) if isinstance(norm, AdaLayerNorm) else norm(tokens)
+    return out
 
 
 @dataclass(frozen=True)
@@ -161,18 +276,11 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, channels: int, depth: int, style: TransformerStyle) -> None:
         super().__init__()
-        head_dim = channels // style.heads
-        inner = style.heads * head_dim
+        block = TokenStyle(style.heads, channels // style.heads, text=style.text, text_only=style.text_only)
+        inner = block.width
         self.norm = nn.GroupNorm(style.groups, channels, eps=1e-6)
         self.proj_in = _place_wise(channels, inner, linear=style.linear)
-        self.transformer_blocks = nn.ModuleList(
-            [
-                TransformerBlock(
-                    inner, heads=style.heads, head_dim=head_dim, text=style.text, text_only=style.text_only
-                )
-                for _ in range(depth)
-            ]
-        )
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(block) for _ in range(depth)])
         self.proj_out = _place_wise(inner, channels, linear=style.linear)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
