@@ -162,10 +162,9 @@ def vq(**changes: Any) -> VQModel:
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=4,
-        num_vq_embeddings=32,
         norm_num_groups=4,
         sample_size=16,
-        **changes,
+        **{"num_vq_embeddings": 32, **changes},
     ).eval()
     torch.nn.init.normal_(codec.quantize.embedding.weight)
     return codec
@@ -291,3 +290,38 @@ FAMILIES: dict[str, Any] = {
     "unequal-blocks": lambda place: of_shape(place, layers_per_block=(2, 1), block_out_channels=(8, 24)),
     "other-heads": lambda place: of_shape(place, attention_head_dim=(8, 2), transformer_layers_per_block=2),
 }
+
+
+def vq_diffusion(place: Path, *, learned: bool = True, steps: int = 100) -> Any:
+    """VQ-Diffusion: tokens of 24 codes on a grid of 4x4, one CLIP encoder, and a text that says nothing."""
+    from diffusers import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler
+    from diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion import (
+        LearnedClassifierFreeSamplingEmbeddings,
+    )
+
+    text, tokenizer = clip(place / "parts")
+    torch.manual_seed(3)
+    transformer = Transformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        cross_attention_dim=16,
+        attention_bias=True,
+        sample_size=4,
+        num_vector_embeds=25,
+        activation_fn="geglu-approximate",
+        num_embeds_ada_norm=steps,
+    ).eval()
+    for parameter in transformer.parameters():  # as they are made, they say nearly the same of all tokens
+        torch.nn.init.normal_(parameter, std=0.3)
+    null = LearnedClassifierFreeSamplingEmbeddings(learned, 16, tokenizer.model_max_length)
+    if learned:
+        torch.nn.init.normal_(null.embeddings)
+    return VQDiffusionPipeline(
+        vqvae=vq(num_vq_embeddings=24, vq_embed_dim=4),
+        text_encoder=text,
+        tokenizer=tokenizer,
+        transformer=transformer,
+        scheduler=VQDiffusionScheduler(num_vec_classes=25, num_train_timesteps=steps),
+        learned_classifier_free_sampling_embeddings=null,
+    )

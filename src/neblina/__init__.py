@@ -14,8 +14,9 @@ from neblina.version import __version__
 if TYPE_CHECKING:
     from neblina.tasks.loading import load
     from neblina.tasks.model import Model
+    from neblina.tasks.token_model import TokenModel, load_tokens
 
-__all__ = ["Model", "__version__", "load"]
+__all__ = ["Model", "TokenModel", "__version__", "load", "load_tokens"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from neblina.tasks import loading, model
 
         return loading.load if name == "load" else model.Model
+    if name in ("TokenModel", "load_tokens"):
+        from neblina.tasks import token_model
+
+        return getattr(token_model, name)
     raise AttributeError(f"module 'neblina' has no attribute {name!r}")

@@ -106,6 +106,8 @@ def load_bundle(folder: Path, opening: Opening | None = None, *, codec: Codec | 
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a model folder: there is no such folder")
     index, pipeline = read_index(folder)
+    if pipeline.tokens:
+        raise CheckpointError(f"{folder} is a model of tokens ({pipeline.name}): open it with neblina.load_tokens")
     check_classes(folder, index, pipeline, [name for name in (pipeline.network, pipeline.embedder) if name])
     if codec is None and pipeline.codec is not None:
         check_classes(folder, index, pipeline, [pipeline.codec])

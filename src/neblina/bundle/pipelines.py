@@ -31,6 +31,7 @@ class Pipeline:
         settings: entries of `model_index.json` that are no components and are followed.
         other: the class that paints into pictures where this one does not, and the other way round; folders of the one
             kind of network under the other's name are published.
+        tokens: whether the network is of tokens.
         repairs: fields of its scheduler that diffusers sets when it opens one, whatever the file says: those of the
             first published models were wrong.
     """
@@ -47,6 +48,7 @@ class Pipeline:
     guidance: float = 1.0
     settings: tuple[str, ...] = ()
     other: str | None = None
+    tokens: bool = False
     repairs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,6 +72,16 @@ _add("LDMPipeline", codec="vqvae")
 _add("LDMSuperResolutionPipeline", codec="vqvae", joined="low resolution", scaled=False)
 _add("LDMClassesPipeline", codec="vqvae", embedder="class_embedder", guidance=3.0)  # diffusers has none
 _add("LDMTextToImagePipeline", codec="vqvae", texts=(("bert", "tokenizer"),), family=LATENT_DIFFUSION, guidance=5.0)
+_add(
+    "VQDiffusionPipeline",
+    network="transformer",
+    codec="vqvae",
+    texts=_TEXT,
+    family=STABLE_DIFFUSION,
+    guidance=5.0,
+    tokens=True,
+)
+_add("TokenPipeline", network="transformer", codec="vqvae", tokens=True)  # diffusers has none
 _add("DiTPipeline", network="transformer", codec="vae", guidance=4.0, settings=("id2label",))
 _add(
     "StableDiffusionPipeline",

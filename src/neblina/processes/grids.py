@@ -152,3 +152,22 @@ def _through(schedule: Schedule, steps: int, first: float, ratio: Callable[[Tens
     u = torch.linspace(0, 1, steps if already else steps - 1, dtype=torch.float64)
     inside = schedule.time(-2 * ratio(u[1:] if already else u).log())
     return torch.cat([_ONE, inside, 0 * _ONE])
+
+
+def token_grid(steps: int, whole: int | None = None) -> Tensor:
+    """Times of a walk of tokens from noise to data, evenly spaced, shape (steps + 1,), float64.
+
+    Args:
+        steps: evaluations.
+        whole: T of a process or a network that knows multiples of 1/T alone: the nearest ones; None for any times.
+    Raises:
+        SettingError: no step, or more of them than there are.
+    """
+    if steps < 1:
+        raise SettingError(f"a walk takes at least one step, not {steps}")
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    if whole is None:
+        return times
+    if steps > whole:
+        raise SettingError(f"this model was trained on {whole} steps, and {steps} are asked for: take {whole} or fewer")
+    return (times * whole).round() / whole

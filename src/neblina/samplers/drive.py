@@ -15,7 +15,7 @@ from neblina.core.appetite import Appetite
 from neblina.core.errors import Cancelled
 from neblina.core.plan import Plan, Query, answer
 from neblina.core.posterior import Posterior
-from neblina.samplers.registry import Sampling
+from neblina.samplers.registry import Sampling, TokenSampling
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Run:
         result: the samples, or the exception that ended the run; None while it is live.
     """
 
-    sampling: Sampling
+    sampling: Sampling | TokenSampling
     plan: Plan
     on_step: OnStep | None = None
     result: Tensor | Exception | None = None
@@ -153,7 +153,7 @@ def drive(
 
 
 def sample(
-    sampling: Sampling,
+    sampling: Sampling | TokenSampling,
     plan: Plan,
     *,
     on_step: OnStep | None = None,

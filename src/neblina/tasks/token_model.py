@@ -1,0 +1,244 @@
+"""A trained model of tokens, ready to be asked: pictures of codes or of levels, and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neblina.bundle.components import Opening
+from neblina.bundle.index import INDEX, read_index
+from neblina.bundle.sources import resolve
+from neblina.bundle.tokens import TokenBundle, load_token_bundle, save_token_bundle
+from neblina.codecs.levels import Levels
+from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.core.devices import pick_device
+from neblina.core.errors import CheckpointError, SettingError, choose
+from neblina.core.kinds import checked
+from neblina.core.memory import within_memory
+from neblina.core.noise import SampleNoise
+from neblina.core.plan import conditional
+from neblina.guidance.affine import classifier_free
+from neblina.guidance.truncation import truncated
+from neblina.processes.discrete import DiscreteProcess
+from neblina.processes.grids import token_grid
+from neblina.samplers import token_samplers
+from neblina.samplers.drive import OnStep, sample
+
+_BATCH = 32  # samples made together
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """How tokens are sampled; None leaves it to the model.
+
+    Attributes:
+        n: how many; None is one a prompt or label.
+        steps: evaluations.
+        sampler: a registered sampler of tokens.
+        guidance: weight w of classifier-free guidance in log-probabilities; 1 is none.
+        negative: what guidance goes away from, in place of what the model learned for it.
+        truncation: share of the probability that is drawn from, in (0, 1].
+        top: most classes that are drawn from; 0 for any number.
+        settings: of the sampler, such as {"temperature": 2.0}.
+        seed: any integer.
+        offset: number of the first sample under the seed.
+        batch: samples made together.
+        on_step: told after every answer of every batch.
+        cancelled: asked before every step; once True, Cancelled is raised.
+    """
+
+    n: int | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    guidance: float | None = None
+    negative: str | None = None
+    truncation: float | None = None
+    top: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    offset: int = 0
+    batch: int = _BATCH
+    on_step: OnStep | None = None
+    cancelled: Callable[[], bool] | None = None
+
+
+@within_memory()
+def load_tokens(
+    model: str | Path, *, device: str | None = None, revision: str | None = None, variant: str | None = None
+) -> TokenModel:
+    """Open a model of tokens: a folder, ours or one of VQ-Diffusion that diffusers wrote, or a hub id.
+
+    Args:
+        model: where it is.
+        device: "cpu", "cuda", …; None for a GPU if there is one.
+        revision: branch, tag or commit of a hub id.
+        variant: of the weight files, such as fp16.
+    Raises:
+        CheckpointError: a file is missing, cut short, or does not fit the others; a model of other things.
+        SettingError: a configuration that is not followed here.
+    """
+    place, chosen = resolve(model, revision=revision, variant=variant), pick_device(device)
+    if not place.is_dir() or not is_of_tokens(place):
+        raise CheckpointError(f"{model} is no model of tokens: open it with neblina.load")
+    return TokenModel(load_token_bundle(place, Opening(variant, device=chosen)), chosen)
+
+
+def is_of_tokens(folder: Path) -> bool:
+    """Whether a folder holds a model of tokens."""
+    return (folder / INDEX).exists() and read_index(folder)[1].tokens
+
+
+@dataclass(frozen=True)
+class TokenModel:
+    """A model in memory.
+
+    Attributes:
+        bundle: its parts and what is known about it.
+        device: where it computes.
+    """
+
+    bundle: TokenBundle
+    device: torch.device
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as a folder; VQ-Diffusion's own layout opens in diffusers too.
+
+        Raises:
+            CheckpointError: something that is not a model is there.
+            StorageError: the disk is full or refuses.
+        """
+        save_token_bundle(self.bundle, Path(folder))
+
+    @checked
+    def generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        labels: int | str | Sequence[int | str] | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """New pictures, float32 of shape (n, C, H, W), in [−1, 1] up to the codec's overshoot, on the CPU.
+
+        Picture k depends on (seed, offset + k) and its prompt or label alone.
+
+        Args:
+            prompt: a text, or several in turn; None is what the model learned for none.
+            labels: classes by number or name, in turn.
+            settings: fields of `TokenSettings`, such as n, steps, sampler, guidance, truncation or seed.
+        Raises:
+            SettingError: an unknown setting, a number out of range, what the model does not take, or a model of text.
+        """
+        codec = self.bundle.codec
+        if codec is None:
+            raise SettingError("this model makes text: call write() for it")
+        tokens = self.tokens(prompt, labels=labels, **settings)
+        with torch.no_grad():
+            return torch.cat([codec.decode_codes(some.to(self.device)).cpu() for some in torch.split(tokens, _BATCH)])
+
+    @checked
+    def write(self, *, labels: int | str | Sequence[int | str] | None = None, **settings: Any) -> list[str]:
+        """New texts, of as many letters as the model has places.
+
+        Args:
+            labels, settings: as of `generate`.
+        Raises:
+            SettingError: as of `generate`; a model of pictures.
+        """
+        if not self.bundle.alphabet:
+            raise SettingError("this model makes pictures: call generate() for them")
+        tokens = self.tokens(None, labels=labels, **settings)
+        return ["".join(self.bundle.alphabet[one] for one in row) for row in tokens.flatten(1).tolist()]
+
+    @within_memory()
+    def tokens(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        labels: int | str | Sequence[int | str] | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """New tokens, int64 of shape (n, *shape), on the CPU; arguments and errors of `generate`."""
+        for name in settings:
+            choose("setting", name, TokenSettings.__dataclass_fields__)
+        asked = TokenSettings(**settings)
+        if asked.batch < 1 or asked.offset < 0 or (asked.n is not None and asked.n < 1):
+            raise SettingError(
+                f"n ({asked.n}) and batch ({asked.batch}) are at least 1, offset ({asked.offset}) is at least 0"
+            )
+        condition, count = self._condition(prompt, labels, asked)
+        sampling = self.bundle.sampling
+        sampler = token_samplers[asked.sampler or sampling.sampler]
+        weight = sampling.guidance if asked.guidance is None else asked.guidance
+        truncation = sampling.truncation if asked.truncation is None else asked.truncation
+        denoiser = self.bundle.denoiser()
+        process = denoiser.process
+        times = token_grid(asked.steps or sampling.steps, process.kernel.steps or self.bundle.clock_steps)
+        if condition.structure == () and weight != 1:
+            if asked.guidance is not None:
+                raise SettingError(f"guidance {weight:g} has nothing to guide towards: give a prompt or a label")
+            weight = 1.0
+        parts = []
+        for start in range(0, count, asked.batch):
+            rows = torch.arange(start, min(start + asked.batch, count))
+            own = condition.take(rows) if condition.given else condition
+            plan = conditional(denoiser, own) if weight == 1 else classifier_free(denoiser, own, weight)
+            plan = truncated(plan, rate=truncation, count=asked.top)
+            noise = SampleNoise(asked.seed, (rows + asked.offset).tolist())
+            x = self._start(process, len(rows), noise)
+            walk = sampler(process, x, times, noise=noise, **asked.settings)
+            parts.append(sample(walk, plan, on_step=asked.on_step, cancelled=asked.cancelled).cpu())
+        return torch.cat(parts)
+
+    def _start(self, process: DiscreteProcess, count: int, noise: SampleNoise) -> Tensor:
+        return process.prior((count, *self.bundle.shape), noise, self.device)
+
+    def _condition(
+        self, prompt: str | Sequence[str] | None, labels: int | str | Sequence[int | str] | None, asked: TokenSettings
+    ) -> tuple[Condition, int]:
+        """The condition of each sample, and how many there are."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        classes = [labels] if isinstance(labels, int | str) else list(labels or [])
+        count = asked.n or max(1, len(prompts), len(classes))
+        turn = torch.arange(asked.offset, asked.offset + count)
+        if self.bundle.text is not None:
+            if classes:
+                raise SettingError("this model is conditioned on text, not on labels: give a prompt")
+            encoded = self.bundle.encode(prompts or [""], asked.negative)
+            return encoded.take(turn % max(len(prompts), 1)), count
+        if prompts or asked.negative is not None:
+            raise SettingError("this model reads no text: leave the prompt and the negative prompt out")
+        if not self.bundle.net.config.num_labels:
+            if classes:
+                raise SettingError("this model is unconditional: it takes no labels")
+            return Condition(), count
+        numbers = torch.tensor([self._label(one) for one in classes] or [NULL_LABEL])
+        return Condition(numbers[turn % len(numbers)]), count
+
+    def _label(self, label: int | str) -> int:
+        names = self.bundle.label_names
+        if isinstance(label, str) and not label.lstrip("-").isdigit():
+            return names.index(choose("label", label, names))
+        return int(label)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its pictures.
+
+        Raises:
+            SettingError: a model of text.
+        """
+        codec, shape = self.bundle.codec, self.bundle.shape
+        if codec is None or len(shape) != 2:
+            raise SettingError("this model makes text, which has no size in pixels")
+        if isinstance(codec, Levels):
+            return 1, shape[0], shape[1]
+        return codec.picture_channels, shape[0] * codec.factor, shape[1] * codec.factor
+
+    def with_sampling(self, **changes: Any) -> TokenModel:
+        """The model with other defaults, fields of `TokenSampling`."""
+        return replace(self, bundle=replace(self.bundle, sampling=replace(self.bundle.sampling, **changes)))
