@@ -165,8 +165,7 @@ def save_token_bundle(bundle: TokenBundle, folder: Path, filing: Filing | None =
         for part, module in bundle.modules.items():
             if part not in texts:
                 write_component(module, aside / part, filing)
-                library = "diffusers" if part != NULL else "diffusers.pipelines.deprecated.vq_diffusion"
-                index[part] = [library, read_json(aside / part / "config.json")["_class_name"]]
+                index[part] = ["diffusers", read_json(aside / part / "config.json")["_class_name"]]
         if bundle.text is not None:
             index |= {part: list(kind) for part, kind in bundle.text.save(aside, filing).items()}
         if schedule is not None:

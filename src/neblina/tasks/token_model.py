@@ -177,7 +177,9 @@ class TokenModel:
         truncation = sampling.truncation if asked.truncation is None else asked.truncation
         denoiser = self.bundle.denoiser()
         process = denoiser.process
-        times = token_grid(asked.steps or sampling.steps, process.kernel.steps or self.bundle.clock_steps)
+        times = token_grid(
+            sampling.steps if asked.steps is None else asked.steps, process.kernel.steps or self.bundle.clock_steps
+        )
         if condition.structure == () and weight != 1:
             if asked.guidance is not None:
                 raise SettingError(f"guidance {weight:g} has nothing to guide towards: give a prompt or a label")
