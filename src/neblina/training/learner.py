@@ -90,6 +90,7 @@ class Learner(ABC):
         Raises:
             DivergenceError: naming the step.
         """
+        return
 
     def agree(self, stopping: bool) -> bool:
         """Whether to stop, where some process wants to."""
@@ -97,6 +98,7 @@ class Learner(ABC):
 
     def wait(self) -> None:
         """For the other processes."""
+        return
 
     def preview(self) -> Tensor | None:
         """Pictures of where it stands, uint8 of shape (N, C, H, W); None where there is nothing to see."""

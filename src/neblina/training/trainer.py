@@ -33,7 +33,7 @@ from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import Batch, Examples, draw_examples, read_batch, step_seed
 from neblina.training.learner import Learner, Stored
-from neblina.training.optimizers import diverged, learning_rate, load_moments
+from neblina.training.optimizers import diverged, learning_rate, load_moments, new_optimizer
 from neblina.training.posthoc import PowerAverages
 from neblina.training.recipe import Recipe
 from neblina.training.same import check_same_run, setting_of
@@ -69,13 +69,7 @@ class Trainer(Learner):
         self.averages = PowerAverages(self.bundle.net) if recipe.training.snapshots_every else None
         self.columns = min(len(self.bundle.label_names), 10) or 10
         self.objective, self.importance = new_objective(recipe, self.bundle.schedule)
-        self.optimizer = torch.optim.AdamW(
-            self.bundle.net.parameters(),
-            lr=recipe.optimizer.lr,
-            betas=recipe.optimizer.betas,
-            weight_decay=recipe.optimizer.weight_decay,
-            fused=True,
-        )
+        self.optimizer = new_optimizer(recipe, self.bundle.net.parameters())
         dtype = _PRECISIONS[recipe.training.precision]
         self.autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
