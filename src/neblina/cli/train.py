@@ -28,7 +28,7 @@ def train(
     Parameters
     ----------
     what
-        A recipe of the package (digits, mnist, mnist-vq, digits-classifier), a YAML file, or a folder or zip of pictures.
+        A recipe of the package (digits, mnist, mnist-vq, ...), a YAML file, or a folder or zip of pictures.
     out
         Where the run lives; runs/NAME when left out.
     resume

@@ -1,5 +1,6 @@
 """Train a recipe, a denoiser, a classifier or a codec: open its pictures, train, plot the loss."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -36,12 +37,12 @@ def train_recipe(
         if on_report is not None:
             on_report(Report(0, recipe.steps, 0, note=f"{sentence} Left out."))
     training, held = split(pictures, recipe.data.holdout, recipe.training.seed)
-    trained = {
+    trained: dict[str, Callable[..., Path]] = {
         "denoiser": train,
         "classifier": train_classifier,
         "codec": partial(train_codec, held=held),
-    }[recipe.kind]
-    model = trained(recipe, training, folder, resume=resume, device=device, on_report=on_report)
+    }
+    model = trained[recipe.kind](recipe, training, folder, resume=resume, device=device, on_report=on_report)
     if is_main_process():
         plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
     return model
