@@ -71,7 +71,8 @@ def load_perceptual(path: str, shape: tuple[int, int, int], device: torch.device
             f"reconstruction.perceptual: {path} is no TorchScript module; "
             "torch.jit.save(torch.jit.trace(net, x), path) writes one"
         ) from error
-    module.requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
 
     def features(pictures: Tensor) -> list[Tensor]:
         found = module(pictures)
