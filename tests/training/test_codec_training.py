@@ -2,26 +2,27 @@
 
 import hashlib
 import json
+import math
 import multiprocessing
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from neblina.bundle.codec import load_codec, load_codec_bundle
+from neblina.bundle.codec import load_codec, load_codec_bundle, wrapped
 from neblina.codecs.kl import KLCodec
 from neblina.codecs.vq import VQCodec
 from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, SettingError
 from neblina.data.pictures import InMemory, Subset, split, to_float
 from neblina.data.sheets import to_image
 from neblina.evaluation.codec import measure_codec
-from neblina.objectives.adversarial import adaptive_weight, fooling_loss
+from neblina.objectives.adversarial import adaptive_weight
 from neblina.tasks.train import codec_figures, train_recipe
 from neblina.training.checkpoint import list_checkpoints
 from neblina.training.codec import CodecLearner, train_codec
@@ -49,7 +50,7 @@ def tiny(
             "discriminator": discriminator or {},
             "optimizer": {"warmup": 5, "lr": 3e-3, "decay": "cosine"},
             "training": {
-                "images": 12 * 4,
+                "images": 6 * 4,
                 "batch": 4,
                 "log_every": 5,
                 "sample_every": 0,
@@ -70,6 +71,14 @@ def pictures(count: int = 20, side: int = 16, channels: int = 1) -> InMemory:
     ends = torch.randint(0, side, (count, channels, 2, 1), generator=generator)
     inside = (torch.arange(side) - ends[:, :, 0]).abs() < 4
     return InMemory((inside[:, :, None, :] * 200).expand(-1, -1, side, -1).to(torch.uint8).contiguous())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A codec's folder of each kind of latents."""
+    place = tmp_path_factory.mktemp("codecs")
+    kinds = {"codes": tiny(), "gaussian": tiny(codec=KL)}
+    return {kind: train_codec(recipe, pictures(), place / kind, device="cpu") for kind, recipe in kinds.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -95,48 +104,44 @@ def run_in_a_process(recipe: Recipe, folder: Path) -> None:
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     """With a codebook of averages, revived codes and a rival, killed between checkpoints and log lines."""
-    recipe = tiny(GAN, images=40 * 4)
+    recipe = tiny(GAN, images=16 * 4)
     train_codec(recipe, pictures(), tmp_path / "undisturbed", device="cpu")
-    context = multiprocessing.get_context("fork")  # nothing runs beside this yet: one thread
+    context = multiprocessing.get_context("fork")  # the others import for seconds; the child has one thread of its own
     killed = tmp_path / "killed"
     process = context.Process(target=run_in_a_process, args=(recipe, killed))
     process.start()
-    while process.is_alive() and len(list_checkpoints(killed / "checkpoints")) < 2:
+    while process.is_alive() and not list_checkpoints(killed / "checkpoints"):
         time.sleep(0.001)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert 8 <= int(list_checkpoints(killed / "checkpoints")[-1].name.removeprefix("step-")) < 40
+    assert 4 <= int(list_checkpoints(killed / "checkpoints")[-1].name.removeprefix("step-")) < 16
     train_codec(recipe, pictures(), killed, device="cpu", resume=True)
     assert digest(killed) == digest(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize(
-    ("codec", "discriminator"), [(KL, {}), ({"codebook": "gradient"}, {}), ({}, GAN)], ids=["gaussian", "gradient", "gan"]
-)
-def test_ctrl_c_finishes_the_step_saves_and_goes_on_to_the_same_bits(
-    codec: dict[str, Any], discriminator: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("codec", [KL, {"codebook": "gradient"}], ids=["gaussian", "gradient"])
+def test_ctrl_c_finishes_the_step_saves_and_goes_on_to_the_same_bits(codec: dict[str, Any], tmp_path: Path) -> None:
     def press(report: Report) -> None:
         if report.step == 6:
             signal.raise_signal(signal.SIGINT)
 
-    recipe = tiny(discriminator, codec)
+    recipe = tiny(codec=codec, images=9 * 4)
     train_codec(recipe, pictures(), tmp_path / "whole", device="cpu")
-    with pytest.raises(Interrupted, match=r"stopped after step 7 of 12.*--resume"):
+    with pytest.raises(Interrupted, match=r"stopped after step 7 of 9.*--resume"):
         train_codec(recipe, pictures(), tmp_path / "parts", device="cpu", on_report=press)
     with pytest.raises(SettingError, match="Pass --resume"):
         train_codec(recipe, pictures(), tmp_path / "parts", device="cpu")
     with pytest.raises(SettingError, match=r"codec\.channels: \d there, 5 here"):
-        train_codec(tiny(discriminator, {**codec, "channels": 5}), pictures(), tmp_path / "parts", resume=True)
+        train_codec(tiny(codec={**codec, "channels": 5}, images=9 * 4), pictures(), tmp_path / "parts", resume=True)
     train_codec(recipe, pictures(), tmp_path / "parts", device="cpu", resume=True)
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
 
 
-def test_a_trained_codebook_opens_in_diffusers_and_makes_the_same_pictures(tmp_path: Path) -> None:
+def test_a_trained_codebook_opens_in_diffusers_and_makes_the_same_pictures(trained: dict[str, Path]) -> None:
     from diffusers import VQModel
 
-    folder = train_codec(tiny(), pictures(), tmp_path, device="cpu")
+    folder = trained["codes"]
     theirs = VQModel.from_pretrained(str(folder), subfolder="vqvae").eval()
     ours = load_codec(folder)
     assert isinstance(ours, VQCodec)
@@ -148,10 +153,10 @@ def test_a_trained_codebook_opens_in_diffusers_and_makes_the_same_pictures(tmp_p
         assert torch.allclose(ours.decode_codes(ours.codes(x)), theirs.decode(latents).sample, atol=1e-5)
 
 
-def test_trained_gaussian_latents_open_in_diffusers_and_make_the_same_pictures(tmp_path: Path) -> None:
+def test_trained_gaussian_latents_open_in_diffusers_and_make_the_same_pictures(trained: dict[str, Path]) -> None:
     from diffusers import AutoencoderKL
 
-    folder = train_codec(tiny(codec=KL), pictures(), tmp_path, device="cpu")
+    folder = trained["gaussian"]
     theirs = AutoencoderKL.from_pretrained(str(folder), subfolder="vae").eval()
     ours = load_codec(folder)
     assert isinstance(ours, KLCodec)
@@ -162,15 +167,14 @@ def test_trained_gaussian_latents_open_in_diffusers_and_make_the_same_pictures(t
         assert torch.allclose(ours.decode(ours.encode(x)), theirs.decode(latents).sample, atol=1e-5)
 
 
-@pytest.mark.parametrize("codec", [{}, KL], ids=["codes", "gaussian"])
+@pytest.mark.parametrize("kind", ["codes", "gaussian"])
 def test_the_latents_that_will_be_diffused_have_a_standard_deviation_of_one(
-    codec: dict[str, Any], tmp_path: Path
+    kind: str, trained: dict[str, Path]
 ) -> None:
-    folder = train_codec(tiny(codec=codec), pictures(), tmp_path, device="cpu")
-    opened = load_codec_bundle(folder)
+    opened = load_codec_bundle(trained[kind])
     noise = torch.randn(20, opened.codec.channels, 8, 8, generator=torch.Generator().manual_seed(0))
     latents = opened.codec.encode(to_float(pictures().pixels), noise)
-    assert float(latents.std()) == pytest.approx(1, rel=0.05 if codec else 1e-3)
+    assert float(latents.std()) == pytest.approx(1, rel=0.05 if kind == "gaussian" else 1e-3)
     config = opened.codec.net.config  # type: ignore[attr-defined]
     assert config.scaling_factor == pytest.approx(1 / opened.card["measured"]["latent_std"])
 
@@ -195,7 +199,7 @@ def test_the_log_tells_of_every_term_and_of_the_codebook(tmp_path: Path) -> None
     seen: list[str] = []
     train_codec(tiny(GAN), pictures(), tmp_path, device="cpu", on_report=lambda report: seen.append(report.words))
     records = read_log(tmp_path / "log.jsonl")
-    assert [record["step"] for record in records] == [5, 10, 12]
+    assert [record["step"] for record in records] == [5, 6]
     for record in records:
         assert record["loss"] == pytest.approx(record["reconstruction"] + 0.25 * record["commitment"])
         assert 0 < record["codebook_usage"] <= 1
@@ -238,17 +242,24 @@ def test_fooling_pulls_at_the_last_layer_as_the_reconstruction_does_times_its_we
     assert last.grad is not None
     pulled = last.grad - lengths["rec"]
     assert float(pulled.norm() / lengths["rec"].norm()) == pytest.approx(0.5, rel=1e-3)
-    assert float(torch.cosine_similarity(pulled.flatten(), lengths["gan"].flatten(), dim=0)) == pytest.approx(1, abs=1e-4)
-    assert callable(fooling_loss)
+    assert float(torch.cosine_similarity(pulled.flatten(), lengths["gan"].flatten(), dim=0)) == pytest.approx(
+        1, abs=1e-4
+    )
 
 
-@pytest.mark.parametrize("codec", [{"entries": 16}, {"entries": 16, "codebook": "gradient"}, KL], ids=str)
-def test_it_learns(codec: dict[str, Any], tmp_path: Path) -> None:
-    """Bars are kept 10 dB better than their mean level keeps them."""
-    folder = train_codec(tiny(codec=codec, images=150 * 8, batch=8, ema=0.9), pictures(), tmp_path, device="cpu")
-    levels = pictures().pixels.double()
-    flat = 20 * np.log10(255 / float(levels.std()))
-    assert load_codec_bundle(folder).card["measured"]["psnr"] > flat + 10
+@pytest.mark.training
+@pytest.mark.parametrize(
+    "codec", [{"entries": 16}, {"entries": 16, "codebook": "gradient"}, KL], ids=["ema", "gradient", "gaussian"]
+)
+def test_it_learns(codec: dict[str, Any]) -> None:
+    """Bars are kept better than their mean level keeps them, by some decibel."""
+    some = pictures(side=8)
+    learner = CodecLearner(tiny(codec=codec, images=45 * 4, ema=0.8), some, Subset(some, ()), device="cpu")
+    while learner.step < 45:
+        learner.advance()
+    flat = 20 * math.log10(255 / float(some.pixels.double().std()))
+    kept = measure_codec(wrapped(learner.ema.net), some).psnr
+    assert kept > flat + 3
 
 
 def test_half_precision_trains_too(tmp_path: Path) -> None:
@@ -257,14 +268,14 @@ def test_half_precision_trains_too(tmp_path: Path) -> None:
 
 
 def test_a_sample_sheet_shows_pictures_above_what_becomes_of_them(tmp_path: Path) -> None:
-    recipe = tiny(sample_every=12)
+    recipe = tiny(sample_every=6)
     train_codec(recipe, pictures(), tmp_path, device="cpu")
     learner = CodecLearner(recipe, pictures(), Subset(pictures(), ()), device="cpu")
     rows = torch.split(learner.preview(), learner.columns)
     assert len(rows) == 4
     assert torch.equal(torch.cat(rows[::2]), pictures().pixels)
     assert not torch.equal(torch.cat(rows[1::2]), pictures().pixels)
-    assert [file.name for file in (tmp_path / "samples").iterdir()] == ["step-00000012.png"]
+    assert [file.name for file in (tmp_path / "samples").iterdir()] == ["step-00000006.png"]
 
 
 def test_the_command_trains_on_a_folder_and_measures_what_was_held_out(tmp_path: Path) -> None:
@@ -273,7 +284,9 @@ def test_the_command_trains_on_a_folder_and_measures_what_was_held_out(tmp_path:
         to_image(picture).save(tmp_path / "bars" / f"{number}.png")
     recipe = tiny()
     recipe = recipe.model_copy(
-        update={"data": recipe.data.model_copy(update={"source": str(tmp_path / "bars"), "holdout": 0.2, "channels": 1})}
+        update={
+            "data": recipe.data.model_copy(update={"source": str(tmp_path / "bars"), "holdout": 0.2, "channels": 1})
+        }
     )
     folder = train_recipe(recipe, tmp_path / "run", device="cpu")
     assert (tmp_path / "run" / "loss.png").exists()
@@ -287,7 +300,7 @@ def test_the_command_trains_on_a_folder_and_measures_what_was_held_out(tmp_path:
         (tiny(codec={"entries": 1}), r"codec\.entries = 1: a codebook of one code says nothing"),
         (tiny(network={"channels": [8] * 6}), r"6 levels, so a latent cell is 32 pixels wide, and pictures of 16x16"),
         (tiny({"layers": 2}), r"layers = 2 looks at patches of 34 pixels, .* 16x16 do not have: set it to 1"),
-        (tiny({"layers": 1, "start": 12}), r"start = 12 never comes in a run of 12 steps"),
+        (tiny({"layers": 1, "start": 6}), r"start = 6 never comes in a run of 6 steps"),
         (tiny(reconstruction={"perceptual": "nowhere.pt"}), r"nowhere\.pt does not exist"),
         (tiny(network={"groups": 3}), r"block_out_channels 8 cannot be split into norm_num_groups 3"),
         (tiny(precision="fp16"), "in fp32 or bf16, not fp16"),
@@ -295,7 +308,10 @@ def test_the_command_trains_on_a_folder_and_measures_what_was_held_out(tmp_path:
         (tiny(codec={**KL, "entries": 8}), r"codec\.entries means nothing to a codec of Gaussian latents"),
         (tiny(codec={"codebook": "gradient", "decay": 0.5}), r"codec\.decay means nothing to a codebook that follows"),
         (tiny(reconstruction={"perceptual_weight": 2}), r"perceptual_weight means nothing to a loss without"),
-        (tiny({"start": 3, "weight": 1}), r"discriminator\.start, discriminator\.weight mean nothing to a codec without"),
+        (
+            tiny({"start": 3, "weight": 1}),
+            r"discriminator\.start, discriminator\.weight mean nothing to a codec without",
+        ),
         (tiny(network={"dropout": 0.1}), r"network\.dropout means nothing to a codec"),
         (tiny(label_dropout=0.5), r"training\.label_dropout means nothing to a codec"),
     ],
@@ -324,12 +340,13 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_does_harm() -> No
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.net.state_dict().items())
 
 
-def test_a_folder_that_is_no_whole_codec_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_whole_codec_is_refused(tmp_path: Path, trained: dict[str, Path]) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         load_codec(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"neblina\.json is missing"):
         load_codec(tmp_path)
-    folder = train_codec(tiny(), pictures(), tmp_path / "run", device="cpu")
+    folder = tmp_path / "copy"
+    shutil.copytree(trained["codes"], folder)
     (folder / "vae").mkdir()
     with pytest.raises(CheckpointError, match="holds both of vqvae and vae"):
         load_codec(folder)

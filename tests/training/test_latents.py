@@ -15,7 +15,12 @@ from neblina.training.recipe import Codec
 def codes(**settings: Any) -> Codes:
     torch.manual_seed(0)
     config = VQConfig(
-        in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4, latent_channels=2, num_vq_embeddings=4
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        latent_channels=2,
+        num_vq_embeddings=4,
     )
     return Codes(VQAutoencoder(config), Codec(entries=4, channels=2, **settings), contextlib.nullcontext())
 
@@ -37,7 +42,11 @@ def test_two_steps_of_the_running_averages_are_the_papers_by_hand() -> None:
     rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     step(kept, rows, torch.tensor([0, 0, 2]))
     step(kept, 2 * rows, torch.tensor([2, 0, 2]))
-    for code, batches in {0: ([4.0, 6.0, 2], [6.0, 8.0, 1]), 2: ([5.0, 6.0, 1], [12.0, 16.0, 2]), 1: ([0, 0, 0],) * 2}.items():
+    for code, batches in {
+        0: ([4.0, 6.0, 2], [6.0, 8.0, 1]),
+        2: ([5.0, 6.0, 1], [12.0, 16.0, 2]),
+        1: ([0, 0, 0],) * 2,
+    }.items():
         size, total = 1.0, before[code]
         for x, y, count in batches:
             size = 0.9 * size + 0.1 * count
