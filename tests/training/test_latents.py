@@ -42,15 +42,12 @@ def test_two_steps_of_the_running_averages_are_the_papers_by_hand() -> None:
     rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     step(kept, rows, torch.tensor([0, 0, 2]))
     step(kept, 2 * rows, torch.tensor([2, 0, 2]))
-    for code, batches in {
-        0: ([4.0, 6.0, 2], [6.0, 8.0, 1]),
-        2: ([5.0, 6.0, 1], [12.0, 16.0, 2]),
-        1: ([0, 0, 0],) * 2,
-    }.items():
+    near = {0: [([4, 6], 2), ([6, 8], 1)], 2: [([5, 6], 1), ([12, 16], 2)], 1: [([0, 0], 0), ([0, 0], 0)]}
+    for code, batches in near.items():
         size, total = 1.0, before[code]
-        for x, y, count in batches:
+        for added, count in batches:
             size = 0.9 * size + 0.1 * count
-            total = 0.9 * total + 0.1 * torch.tensor([x, y])
+            total = 0.9 * total + 0.1 * torch.tensor(added)
         assert float(kept.sizes[code]) == pytest.approx(size)
         assert torch.allclose(kept.net.quantize.embedding.weight[code], total / size, atol=1e-6)
     assert torch.allclose(kept.net.quantize.embedding.weight[1], before[1])  # nobody was near: it stays
@@ -71,7 +68,9 @@ def test_codes_that_follow_the_gradient_have_one_and_those_that_are_averages_hav
         coded = kept.through(torch.randn(2, 1, 8, 8), torch.Generator())
         (coded.made.square().mean() + coded.loss).backward()
         assert (kept.net.quantize.embedding.weight.grad is not None) == wanted
-        assert float(kept.net.encoder.conv_in.weight.grad.abs().sum()) > 0
+        encoder = kept.net.encoder.conv_in.weight.grad
+        assert encoder is not None
+        assert float(encoder.abs().sum()) > 0
 
 
 def test_the_first_batch_puts_codes_where_latents_are() -> None:
