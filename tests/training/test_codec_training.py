@@ -104,7 +104,7 @@ def run_in_a_process(recipe: Recipe, folder: Path) -> None:
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     """With a codebook of averages, revived codes and a rival, killed between checkpoints and log lines."""
-    recipe = tiny(GAN, images=16 * 4)
+    recipe = tiny(GAN, {"entries": 64, "revive": 3}, images=16 * 4)
     train_codec(recipe, pictures(), tmp_path / "undisturbed", device="cpu")
     context = multiprocessing.get_context("fork")  # the others import for seconds; the child has one thread of its own
     killed = tmp_path / "killed"

@@ -139,5 +139,5 @@ def test_figures_are_of_the_codes_since_the_last_time() -> None:
     kept = codes()
     kept.counts.copy_(torch.tensor([5, 5, 0, 0]))
     assert kept.figures() == {"codebook_usage": 0.5, "perplexity": pytest.approx(2)}
-    kept.counts.copy_(torch.tensor([0, 1, 1, 2]) * 8)
-    assert kept.figures()["codebook_usage"] == 0.75
+    kept.counts += torch.tensor([0, 8, 8, 16])
+    assert kept.figures() == {"codebook_usage": 0.75, "perplexity": pytest.approx(2**1.5)}
