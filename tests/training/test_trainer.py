@@ -18,9 +18,10 @@ from neblina.training.build import new_model
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import draw_examples, read_batch
+from neblina.training.optimizers import learning_rate
 from neblina.training.recipe import Recipe, build_recipe
 from neblina.training.run import train
-from neblina.training.trainer import Trainer, learning_rate
+from neblina.training.trainer import Trainer
 
 
 def test_every_epoch_sees_every_example_once_in_its_own_order() -> None:

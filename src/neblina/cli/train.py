@@ -28,7 +28,7 @@ def train(
     Parameters
     ----------
     what
-        A recipe of the package (digits, mnist, digits-classifier), a YAML file, or a folder or zip of pictures.
+        A recipe of the package (digits, mnist, mnist-vq, ...), a YAML file, or a folder or zip of pictures.
     out
         Where the run lives; runs/NAME when left out.
     resume
@@ -48,7 +48,7 @@ def train(
             settings.setdefault("training", {})[key] = value
     recipe = load_recipe(what, settings)
 
-    from neblina.tasks.train import train_recipe
+    from neblina.tasks.train import codec_figures, train_recipe
     from neblina.training.run import Report
 
     folder = out or Path("runs") / recipe.name
@@ -74,11 +74,13 @@ def train(
             words = f"{speed:,.0f} images/s" if report.step > first[0] else ""
             if report.loss is not None:
                 losses.append(report.loss)
+                said[:] = [report.words]
             if losses:
-                words += f"  loss {losses[-1]:.4f}"
+                words += "  ".join(["", f"loss {losses[-1]:.4f}", *filter(None, said)])
             progress.update(task, completed=report.step, total=report.steps, words=words)
 
         losses: list[float] = []
+        said: list[str] = []
         model = train_recipe(
             recipe,
             folder,
@@ -90,8 +92,11 @@ def train(
         )
     console.print(f"trained in {time.perf_counter() - began:.0f} s")
     console.print(f"the model                                 {model}")
-    if recipe.kind == "denoiser":
+    if recipe.kind != "classifier":
         console.print(f"samples while training                    {folder / 'samples'}")
     console.print(f"the loss                                  {folder / 'loss.png'}")
+    if recipe.kind == "codec":
+        console.print(codec_figures(model))
+        return
     guided = f"generate AN_UNCONDITIONAL_MODEL --classifier {model} --label 0"
     console.print(f"try next:  {command()} {guided if recipe.kind == 'classifier' else f'generate {model}'} -n 16")

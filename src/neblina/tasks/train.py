@@ -1,13 +1,17 @@
-"""Train a recipe, a denoiser or a classifier: open its pictures, train, plot the loss."""
+"""Train a recipe, a denoiser, a classifier or a codec: open its pictures, train, plot the loss."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from neblina.bundle.files import CARD, read_json
 from neblina.core.launch import is_main_process
 from neblina.data.files import OnRead
 from neblina.data.pictures import Pictures, split
 from neblina.data.sources import open_pictures
 from neblina.tasks.plots import plot_loss
 from neblina.training.classifier import train_classifier
+from neblina.training.codec import train_codec
 from neblina.training.journal import read_log
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, Report, train
@@ -32,12 +36,30 @@ def train_recipe(
     for sentence in bad:
         if on_report is not None:
             on_report(Report(0, recipe.steps, 0, note=f"{sentence} Left out."))
-    training, _ = split(pictures, recipe.data.holdout, recipe.training.seed)
-    trained = train_classifier if recipe.kind == "classifier" else train
-    model = trained(recipe, training, folder, resume=resume, device=device, on_report=on_report)
+    training, held = split(pictures, recipe.data.holdout, recipe.training.seed)
+    trained: dict[str, Callable[..., Path]] = {
+        "denoiser": train,
+        "classifier": train_classifier,
+        "codec": partial(train_codec, held=held),
+    }
+    model = trained[recipe.kind](recipe, training, folder, resume=resume, device=device, on_report=on_report)
     if is_main_process():
         plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
     return model
+
+
+def codec_figures(folder: Path) -> str:
+    """What a trained codec was measured at, in a line.
+
+    Raises:
+        CheckpointError: the folder's card is missing or damaged.
+    """
+    measured = read_json(folder / CARD)["measured"]
+    whose = "held-out" if measured["held_out"] else "training"
+    line = f"{measured['pictures']} {whose} pictures: PSNR {measured['psnr']:.2f} dB, SSIM {measured['ssim']:.4f}"
+    if measured["perplexity"] is None:
+        return line
+    return f"{line}; codes used {measured['codebook_usage']:.0%}, perplexity {measured['perplexity']:.1f}"
 
 
 def open_recipe_pictures(

@@ -16,6 +16,7 @@ from neblina.processes.grids import make_grid
 from neblina.processes.schedules import Schedule, make_schedule
 from neblina.samplers import samplers
 from neblina.training.recipe import Recipe
+from neblina.training.unused import EVERY, refuse_unused
 
 
 def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
@@ -23,8 +24,9 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
 
     Raises:
         SettingError: an unknown name, a network that does not fit the pictures, or more sampling steps than the
-            schedule has.
+            schedule has; settings of a codec.
     """
+    refuse_unused(recipe, {"codec": EVERY, "reconstruction": EVERY, "discriminator": EVERY}, "a denoiser")
     net = recipe.network
     codec = Fold(pictures.shape[0], net.fold) if net.fold > 1 else None
     channels, height, width = pictures.shape if codec is None else codec.fold(torch.empty(pictures.shape)).shape

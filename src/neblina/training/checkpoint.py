@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from neblina.core.atomic import PARTIAL, new_folder
 from neblina.core.errors import CheckpointError
 from neblina.core.tensors import save_tensors
+from neblina.training.optimizers import named_moments, numbered_moments
 
 _MANIFEST = "manifest.json"
 _STATE = "state.safetensors"
@@ -62,13 +63,10 @@ def save_checkpoint(
     """
     place = folder / f"step-{step:08d}"
     moments = optimizer.state_dict()
-    tensors = {
-        f"{number}.{name}": value for number, values in moments["state"].items() for name, value in values.items()
-    }
     with new_folder(place) as aside:
         save_tensors(net.state_dict(), aside / "net.safetensors")
         save_tensors(ema.state_dict(), aside / "ema.safetensors")
-        save_tensors(tensors, aside / "optimizer.safetensors")
+        save_tensors(named_moments(moments), aside / "optimizer.safetensors")
         if state:
             save_tensors(state, aside / _STATE)
         told = {"step": step, "param_groups": moments["param_groups"], **progress}
@@ -126,10 +124,7 @@ def load_checkpoint(place: Path) -> Checkpoint:
         if _digest(place / name) != digest:
             raise CheckpointError(f"checkpoint {place} is damaged: {name} is not what was written")
     progress = json.loads((place / "progress.json").read_text())
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(place / "optimizer.safetensors").items():
-        number, name = key.split(".", 1)
-        moments.setdefault(int(number), {})[name] = value
+    moments = numbered_moments(load_file(place / "optimizer.safetensors"))
     return Checkpoint(
         progress.pop("step"),
         load_file(place / "net.safetensors"),

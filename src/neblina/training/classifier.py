@@ -2,14 +2,13 @@
 
     L = E_{t, ε} −log p_φ(y | α_t x_0 + σ_t ε)
 
-The loop is smaller than a denoiser's: one process, no previews. It stops and goes on as that one does: everything
-random in a step is a function of (seed, step), and a checkpoint holds weights, average, optimiser and the losses since
-the last log line.
+The loop is the denoiser's, with one process and nothing to see on the way: everything random in a step is a function of
+(seed, step), and a checkpoint holds weights, average, optimiser and the losses since the last log line.
 
 Dhariwal, Nichol. Diffusion Models Beat GANs on Image Synthesis. NeurIPS 2021, section 4.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,26 @@ from neblina.data.pictures import Pictures
 from neblina.denoisers.classifier import NetworkClassifier
 from neblina.nets.encoder import Encoder, EncoderConfig
 from neblina.processes.schedules import make_schedule
-from neblina.training.checkpoint import drop_after, newest_checkpoint, save_checkpoint
+from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import draw_examples, read_batch, step_seed
-from neblina.training.journal import open_journal
-from neblina.training.recipe import Objective, Recipe, Sampling
-from neblina.training.run import OnReport, Report, interrupted, interruptible
-from neblina.training.same import check_same_run, refuse_second_run, setting_of
-from neblina.training.trainer import diverged, learning_rate
+from neblina.training.learner import Learner, Stored
+from neblina.training.optimizers import diverged, learning_rate
+from neblina.training.recipe import Recipe, Training
+from neblina.training.run import OnReport, run
+from neblina.training.same import check_same_run, setting_of
+from neblina.training.unused import EVERY, Unused, meaningless, refuse_unused
 
-# settings that a denoiser's recipe has and a classifier does not look at
-_UNUSED = {
-    "objective": tuple(Objective.model_fields),
+# settings that a denoiser's recipe or a codec's has and a classifier does not look at
+_UNUSED: Unused = {
+    "objective": EVERY,
     "process": ("parameterisation", "clock"),
+    "network": ("fold",),
     "training": ("snapshots_every",),
-    "sampling": tuple(Sampling.model_fields),
+    "sampling": EVERY,
+    "codec": EVERY,
+    "reconstruction": EVERY,
+    "discriminator": EVERY,
 }
 
 
@@ -54,7 +58,9 @@ def new_classifier(recipe: Recipe, pictures: Pictures) -> ClassifierBundle:
         raise SettingError("a classifier is trained on labels: give labelled pictures and leave data.labels on")
     if recipe.training.label_dropout:
         raise SettingError("a classifier is trained on every label: set training.label_dropout to 0")
-    _check_unused(recipe)
+    refuse_unused(recipe, _UNUSED, "a classifier")
+    if recipe.training.sample_every not in (0, Training().sample_every):
+        raise meaningless(["training.sample_every"], "a classifier")
     net = recipe.network
     config = EncoderConfig(
         shape=pictures.shape,
@@ -102,101 +108,83 @@ def train_classifier(
     """
     if world_size() > 1:
         raise SettingError("a classifier is trained by one process; start it without torchrun")
-    training, steps, checkpoints = recipe.training, recipe.steps, folder / "checkpoints"
-    if training.precision != "fp32":
-        raise SettingError(f"a classifier is trained in fp32, not {training.precision}")
-    refuse_second_run(folder, checkpoints, resume=resume)
-    tell: Callable[[Report], None] = on_report or (lambda report: None)
-    place = pick_device(device)
-    bundle = new_classifier(recipe, pictures)
-    net = bundle.net.to(place).train()
-    ema = Ema(net, training.ema)
-    chosen = recipe.optimizer
-    optimizer = torch.optim.AdamW(net.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay)
-    classifier = bundle.classifier()
-    setting = setting_of(pictures, bundle.label_names)
-    first, losses = _restored(recipe, setting, checkpoints, net, ema, optimizer, tell) if resume else (0, [])
-    drop_after(checkpoints, first)
-    journal = open_journal(folder, recipe, first)
-    with interruptible() as stop:
-        for step in range(first, steps):
-            loss = _loss(recipe, pictures, classifier, step, place)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            norm = torch.nn.utils.clip_grad_norm_(net.parameters(), chosen.clip)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, step)
-            losses.append(float(loss.detach()))
-            if not bool(norm.isfinite()):
-                raise diverged(recipe, step + 1)
-            optimizer.step()
-            done = step + 1
-            ema.update(net, done)
-            report = Report(done, steps, done * training.batch)
-            if done % training.log_every == 0 or done == steps:
-                mean = sum(losses) / len(losses)
-                journal.write({"step": done, "images": report.images, "loss": mean}, {"step": done})
-                report, losses = Report(done, steps, report.images, loss=mean), []
-            stopping = stop.is_set() and done < steps
-            if done % training.checkpoint_every == 0 or done == steps or stopping:
-                save_checkpoint(
-                    checkpoints,
-                    done,
-                    net=net,
-                    ema=ema.net,
-                    optimizer=optimizer,
-                    state={},
-                    progress={"recipe": recipe.model_dump(mode="json"), "setting": setting, "losses": losses},
-                    keep=training.keep,
-                )
-            tell(report)
-            if stopping:
-                raise interrupted(done, steps)
-    model = folder / "model"
-    save_classifier(ClassifierBundle(ema.net, bundle.schedule, bundle.label_names, bundle.card), model)
-    return model
+    if recipe.training.precision != "fp32":
+        raise SettingError(f"a classifier is trained in fp32, not {recipe.training.precision}")
+    return run(
+        lambda: ClassifierLearner(recipe, pictures, device=device), recipe, folder, resume=resume, on_report=on_report
+    )
 
 
-def _check_unused(recipe: Recipe) -> None:
-    """Refuse settings that would change nothing.
+class ClassifierLearner(Learner):
+    """A classifier's run in progress: one process, nothing to see on the way."""
 
-    Raises:
-        SettingError: naming all of them.
-    """
-    plain = Recipe()
-    given = [
-        f"{section}.{name}"
-        for section, names in _UNUSED.items()
-        for name in names
-        if getattr(getattr(recipe, section), name) != getattr(getattr(plain, section), name)
-    ]
-    if recipe.training.sample_every not in (0, plain.training.sample_every):
-        given.append("training.sample_every")
-    if given:
-        means = "means" if len(given) == 1 else "mean"
-        raise SettingError(f"{', '.join(given)} {means} nothing to a classifier; leave it out of its recipe")
+    def __init__(self, recipe: Recipe, pictures: Pictures, *, device: str | None = None) -> None:
+        self.recipe = recipe
+        self.pictures = pictures
+        self.device = pick_device(device)
+        self.bundle = new_classifier(recipe, pictures)
+        self.net = self.bundle.net.to(self.device).train()
+        self.ema = Ema(self.net, recipe.training.ema)
+        chosen = recipe.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay
+        )
+        self.classifier = self.bundle.classifier()
+        self.losses: list[float] = []
 
+    def advance(self) -> None:
+        """One optimiser step.
 
-def _restored(
-    recipe: Recipe,
-    setting: dict[str, Any],
-    checkpoints: Path,
-    net: Encoder,
-    ema: Ema[Encoder],
-    optimizer: torch.optim.Optimizer,
-    tell: Callable[[Report], None],
-) -> tuple[int, list[float]]:
-    """Go back to the newest whole checkpoint, if there is one: the steps done, and the losses not yet logged."""
-    checkpoint, passed = newest_checkpoint(checkpoints)
-    for sentence in passed:
-        tell(Report(0, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
-    if checkpoint is None:
-        return 0, []
-    check_same_run(checkpoint, recipe, setting)
-    net.load_state_dict(checkpoint.net)
-    ema.net.load_state_dict(checkpoint.ema)
-    optimizer.load_state_dict(checkpoint.optimizer)
-    return checkpoint.step, list(checkpoint.progress["losses"])
+        Raises:
+            DivergenceError: its gradient is not finite.
+        """
+        loss = _loss(self.recipe, self.pictures, self.classifier, self.step, self.device)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.step)
+        self.losses.append(float(loss.detach()))
+        self.step += 1
+        if not bool(norm.isfinite()):
+            raise diverged(self.recipe, self.step)
+        self.optimizer.step()
+        self.ema.update(self.net, self.step)
+
+    def figures(self) -> dict[str, float]:
+        """The mean loss of the steps since the last call."""
+        mean = sum(self.losses) / len(self.losses)
+        self.losses = []
+        return {"loss": mean}
+
+    def stored(self) -> Stored:
+        """Its state, for a checkpoint."""
+        progress = {"recipe": self.recipe.model_dump(mode="json"), "setting": self._setting(), "losses": self.losses}
+        return Stored(self.net, self.ema.net, self.optimizer, progress)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a checkpoint was made.
+
+        Raises:
+            SettingError: it is of another run; every difference is named.
+        """
+        check_same_run(checkpoint, self.recipe, self._setting())
+        self.net.load_state_dict(checkpoint.net)
+        self.ema.net.load_state_dict(checkpoint.ema)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.step, self.losses = checkpoint.step, list(checkpoint.progress["losses"])
+
+    def save(self, folder: Path) -> None:
+        """Write the classifier, with the averaged weights.
+
+        Raises:
+            StorageError: the disk is full or refuses.
+        """
+        save_classifier(replace(self.bundle, net=self.ema.net), folder)
+
+    def _setting(self) -> dict[str, Any]:
+        """What else the course of a run depends on."""
+        return setting_of(self.pictures, self.bundle.label_names)
 
 
 def _loss(recipe: Recipe, pictures: Pictures, classifier: NetworkClassifier, step: int, place: torch.device) -> Tensor:

@@ -71,7 +71,7 @@ class Objective(Section):
 
 
 class Network(Section):
-    """The U-Net."""
+    """The U-Net, or the levels of a classifier or a codec."""
 
     channels: tuple[Positive, ...] = (32, 64)
     "feature maps at each resolution, from the full one down"
@@ -150,13 +150,58 @@ class Sampling(Section):
     "limit that the belief about the clean picture is clipped to; pictures lie in [−1, 1]"
 
 
+class Codec(Section):
+    """What a picture autoencoder makes of pictures; its halves are the network's levels, a halving between two."""
+
+    latents: Literal["codes", "gaussian"] = "codes"
+    "entries of a learned codebook (VQ-VAE, VQGAN), or draws from a Gaussian (the KL autoencoder)"
+    channels: Positive = 4
+    "of a latent"
+    entries: Positive = 512
+    "codes in the codebook"
+    codebook: Literal["ema", "gradient"] = "ema"
+    "codes are averages of the latents they were nearest to, or follow the gradient"
+    decay: Share = 0.99
+    "of those averages, a step"
+    commitment: Annotated[float, Field(gt=0)] = 0.25
+    "weight of the loss that holds latents near their codes"
+    revive: Annotated[int, Field(ge=0)] = 100
+    "steps after which a code that no latent was nearest to is put where a latent is; 0 for never"
+    kl: Annotated[float, Field(ge=0)] = 1e-6
+    "weight of the Gaussian's divergence from the standard normal, in nats a value of the picture"
+
+
+class Reconstruction(Section):
+    """How a codec's pictures are compared with what they were."""
+
+    loss: Literal["l1", "l2"] = "l1"
+    "mean absolute or mean squared difference"
+    perceptual: str | None = None
+    "path of a TorchScript module from pictures in [−1, 1] to features, which are compared too"
+    perceptual_weight: Annotated[float, Field(gt=0)] = 1.0
+    "weight of the features' distance"
+
+
+class Discriminator(Section):
+    """A network that tells patches of a codec's pictures from real ones, which the codec learns to fool."""
+
+    layers: Annotated[int, Field(ge=0)] = 0
+    "halvings it makes: 1 sees patches of 16 pixels, 2 of 34, 3 of 70; 0 for no discriminator"
+    channels: Positive = 64
+    "feature maps of its first layer, twice as many after each halving, at most eight times"
+    start: Annotated[int, Field(ge=0)] = 0
+    "step from which it is trained and fooled"
+    weight: Annotated[float, Field(gt=0)] = 0.8
+    "of fooling it, where 1 is a gradient as large as the reconstruction's in the decoder's last layer"
+
+
 class Recipe(Section):
     """A training run."""
 
     name: str = "run"
     "what its folder is called"
-    kind: Literal["denoiser", "classifier"] = "denoiser"
-    "what is trained: a model that makes pictures, or a classifier of noisy pictures to guide one with"
+    kind: Literal["denoiser", "classifier", "codec"] = "denoiser"
+    "what is trained: a model that makes pictures, a classifier of noisy pictures to guide one with, or an autoencoder"
     data: Data = Data()
     process: Process = Process()
     objective: Objective = Objective()
@@ -164,6 +209,9 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     training: Training = Training()
     sampling: Sampling = Sampling()
+    codec: Codec = Codec()
+    reconstruction: Reconstruction = Reconstruction()
+    discriminator: Discriminator = Discriminator()
 
     @property
     def steps(self) -> int:

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from neblina.bundle.folder import save_bundle
 from neblina.core.errors import Interrupted
 from neblina.core.launch import is_main_process
 from neblina.data.pictures import Pictures
 from neblina.data.sheets import save_sheet
 from neblina.training.checkpoint import drop_after, newest_checkpoint, save_checkpoint
 from neblina.training.journal import Journal, open_journal
+from neblina.training.learner import Learner
 from neblina.training.posthoc import drop_snapshots_after, save_snapshot
 from neblina.training.recipe import Recipe
 from neblina.training.same import refuse_second_run
-from neblina.training.trainer import Trainer, learning_rate
+from neblina.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Report:
         steps: steps of the whole run.
         images: training examples seen.
         loss: mean over the steps since the last log line; None between log lines.
+        words: what else there is to say of those steps, for people.
         note: something to tell the user, or None.
     """
 
@@ -38,6 +39,7 @@ class Report:
     steps: int
     images: int
     loss: float | None = None
+    words: str = ""
     note: str | None = None
 
 
@@ -71,95 +73,94 @@ def train(
         StorageError: the disk is full; the last checkpoint stands.
         Interrupted: on Ctrl-C, after finishing the step and saving.
     """
+    return run(lambda: Trainer(recipe, pictures, device=device), recipe, folder, resume=resume, on_report=on_report)
+
+
+def run(
+    build: Callable[[], Learner],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_report: OnReport | None = None,
+) -> Path:
+    """Train what `build` makes from the recipe; arguments, result and errors of `train`."""
     tell = on_report if on_report is not None and is_main_process() else lambda report: None
     checkpoints = folder / "checkpoints"
     refuse_second_run(folder, checkpoints, resume=resume)
-    trainer = Trainer(recipe, pictures, device=device)
+    learner = build()
     main = is_main_process()
     checkpoint, passed = newest_checkpoint(checkpoints) if resume else (None, [])
-    trainer.agree_on(checkpoint)
-    if checkpoint is not None:
-        trainer.restore(checkpoint)
+    learner.begin(checkpoint)
     for sentence in passed:
-        tell(Report(trainer.step, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
+        tell(Report(learner.step, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
     if main:
-        drop_after(checkpoints, trainer.step)
-        drop_snapshots_after(folder / "snapshots", trainer.step)
-    trainer.accelerator.wait_for_everyone()
+        drop_after(checkpoints, learner.step)
+        drop_snapshots_after(folder / "snapshots", learner.step)
+    learner.wait()
     journal = None
     if main:
-        journal = open_journal(folder, recipe, trainer.step)
+        journal = open_journal(folder, recipe, learner.step)
     with interruptible() as stop:
-        _loop(trainer, folder, checkpoints, journal, tell, stop)
+        _loop(learner, folder, checkpoints, journal, tell, stop)
     model = folder / "model"
     if main:
-        save_bundle(replace(trainer.bundle, net=trainer.ema.net), model)
-    trainer.accelerator.wait_for_everyone()
+        learner.save(model)
+    learner.wait()
     return model
 
 
 def _loop(
-    trainer: Trainer,
+    learner: Learner,
     folder: Path,
     checkpoints: Path,
     journal: Journal | None,
     tell: OnReport,
     stop: threading.Event,
 ) -> None:
-    training, steps = trainer.recipe.training, trainer.recipe.steps
-    began, first = time.perf_counter(), trainer.step
-    saved = trainer.step
-    while trainer.step < steps:
-        trainer.advance()
-        done = trainer.step == steps
-        stopping = trainer.agree(stop.is_set())
-        report = Report(trainer.step, steps, trainer.step * training.batch)
-        if trainer.step % training.log_every == 0 or done:
-            trainer.check()
-            loss = trainer.mean_loss()
-            report = replace(report, loss=loss)
+    training, steps = learner.recipe.training, learner.recipe.steps
+    began, first = time.perf_counter(), learner.step
+    while learner.step < steps:
+        learner.advance()
+        done = learner.step == steps
+        stopping = learner.agree(stop.is_set())
+        report = Report(learner.step, steps, learner.step * training.batch)
+        if learner.step % training.log_every == 0 or done:
+            learner.check()
+            figures = learner.figures()
+            report = replace(report, loss=figures["loss"], words=learner.words(figures))
             if journal is not None:
-                record = {
-                    "step": trainer.step,
-                    "images": report.images,
-                    "loss": loss,
-                    "gradient_norm": float(trainer.gradient_norm),
-                    "lr": learning_rate(trainer.recipe, trainer.step - 1),
-                }
                 seconds = time.perf_counter() - began
-                speed = (trainer.step - first) * training.batch / seconds
-                journal.write(record, {"step": trainer.step, "seconds": seconds, "images_per_second": speed})
-        due = training.snapshots_every and (trainer.step % training.snapshots_every == 0 or done)
-        if due and journal is not None and trainer.averages is not None:
-            save_snapshot(folder / "snapshots", trainer.step, trainer.averages)
-        if training.sample_every and (trainer.step % training.sample_every == 0 or done) and journal is not None:
-            save_sheet(
-                trainer.preview(),
-                folder / "samples" / f"step-{trainer.step:08d}.png",
-                columns=_columns(trainer),
-            )
-        if trainer.step % training.checkpoint_every == 0 or done or stopping:
-            trainer.check()
-            trainer.share_loss()
+                speed = (learner.step - first) * training.batch / seconds
+                journal.write(
+                    {"step": learner.step, "images": report.images, **figures},
+                    {"step": learner.step, "seconds": seconds, "images_per_second": speed},
+                )
+        due = training.snapshots_every and (learner.step % training.snapshots_every == 0 or done)
+        if due and journal is not None and learner.averages is not None:
+            save_snapshot(folder / "snapshots", learner.step, learner.averages)
+        if training.sample_every and (learner.step % training.sample_every == 0 or done) and journal is not None:
+            seen = learner.preview()
+            if seen is not None:
+                place = folder / "samples" / f"step-{learner.step:08d}.png"
+                save_sheet(seen, place, columns=learner.columns)
+        if learner.step % training.checkpoint_every == 0 or done or stopping:
+            learner.check()
+            stored = learner.stored()
             if journal is not None:
                 save_checkpoint(
                     checkpoints,
-                    trainer.step,
-                    net=trainer.bundle.net,
-                    ema=trainer.ema.net,
-                    optimizer=trainer.optimizer,
-                    progress=trainer.progress(),
-                    state=trainer.state(),
+                    learner.step,
+                    net=stored.net,
+                    ema=stored.ema,
+                    optimizer=stored.optimizer,
+                    progress=stored.progress,
+                    state=stored.state,
                     keep=training.keep,
                 )
-            saved = trainer.step
         tell(report)
         if stopping and not done:
-            raise interrupted(saved, steps)
-
-
-def _columns(trainer: Trainer) -> int:
-    return min(len(trainer.bundle.label_names), 10) or 10
+            raise interrupted(learner.step, steps)
 
 
 @contextmanager

@@ -10,15 +10,17 @@ Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models. NeurIPS 2020, algori
 import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from neblina.bundle.folder import save_bundle
 from neblina.core.conditions import Condition
 from neblina.core.devices import pick_device
-from neblina.core.errors import CheckpointError, DivergenceError, SettingError
+from neblina.core.errors import CheckpointError, SettingError
 from neblina.core.launch import join_processes, world_size
 from neblina.core.shapes import expand
 from neblina.data.pictures import Pictures, to_uint8
@@ -30,6 +32,8 @@ from neblina.training.build import new_model, new_objective
 from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import Batch, Examples, draw_examples, read_batch, step_seed
+from neblina.training.learner import Learner, Stored
+from neblina.training.optimizers import diverged, learning_rate, load_moments, new_optimizer
 from neblina.training.posthoc import PowerAverages
 from neblina.training.recipe import Recipe
 from neblina.training.same import check_same_run, setting_of
@@ -37,8 +41,8 @@ from neblina.training.same import check_same_run, setting_of
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Trainer:
-    """A run in progress: the network, its average, the optimiser, and how far they are."""
+class Trainer(Learner):
+    """A denoiser's run in progress: the network, its average, the optimiser, and how far they are."""
 
     def __init__(self, recipe: Recipe, pictures: Pictures, *, device: str | None = None) -> None:
         if len(pictures) == 0:
@@ -63,15 +67,9 @@ class Trainer:
         self.bundle.net.train()
         self.ema = Ema(self.bundle.net, recipe.training.ema)
         self.averages = PowerAverages(self.bundle.net) if recipe.training.snapshots_every else None
-        self.step = 0
+        self.columns = min(len(self.bundle.label_names), 10) or 10
         self.objective, self.importance = new_objective(recipe, self.bundle.schedule)
-        self.optimizer = torch.optim.AdamW(
-            self.bundle.net.parameters(),
-            lr=recipe.optimizer.lr,
-            betas=recipe.optimizer.betas,
-            weight_decay=recipe.optimizer.weight_decay,
-            fused=True,
-        )
+        self.optimizer = new_optimizer(recipe, self.bundle.net.parameters())
         dtype = _PRECISIONS[recipe.training.precision]
         self.autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
@@ -147,6 +145,18 @@ class Trainer:
         self.summed = 0
         return float(total)
 
+    def figures(self) -> dict[str, float]:
+        """Loss, gradient norm and learning rate of the steps since the last call."""
+        return {
+            "loss": self.mean_loss(),
+            "gradient_norm": float(self.gradient_norm),
+            "lr": learning_rate(self.recipe, self.step - 1),
+        }
+
+    def wait(self) -> None:
+        """For the other processes."""
+        self.accelerator.wait_for_everyone()
+
     def share_loss(self) -> None:
         """Let every process know the loss of all of them since the last log line, as a checkpoint will tell them."""
         self.loss_sum = self.accelerator.reduce(self.loss_sum, "mean")
@@ -165,6 +175,29 @@ class Trainer:
         """What a checkpoint stores as tensors beside weights, averages and optimiser."""
         times = {} if self.importance is None else self.importance.state()
         return times if self.averages is None else {**times, **self.averages.state()}
+
+    def stored(self) -> Stored:
+        """Its state, for a checkpoint."""
+        self.share_loss()
+        return Stored(self.bundle.net, self.ema.net, self.optimizer, self.progress(), self.state())
+
+    def save(self, folder: Path) -> None:
+        """Write the model, with the averaged weights.
+
+        Raises:
+            StorageError: the disk is full or refuses.
+        """
+        save_bundle(replace(self.bundle, net=self.ema.net), folder)
+
+    def begin(self, checkpoint: Checkpoint | None) -> None:
+        """Begin, where there is a checkpoint from there.
+
+        Raises:
+            CheckpointError: the processes read different checkpoints.
+            SettingError: it is of another run.
+        """
+        self.agree_on(checkpoint)
+        super().begin(checkpoint)
 
     def agree_on(self, checkpoint: Checkpoint | None) -> None:
         """Refuse to begin where another process does not.
@@ -190,11 +223,7 @@ class Trainer:
         check_same_run(checkpoint, self.recipe, self._setting())
         self.bundle.net.load_state_dict(checkpoint.net)
         self.ema.net.load_state_dict(checkpoint.ema)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        for parameter, state in self.optimizer.state.items():
-            # the fused update walks weights and moments in memory order, so they must be laid out alike
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = torch.empty_like(parameter).copy_(state[name])
+        load_moments(self.optimizer, checkpoint.optimizer)
         self.loss_sum.fill_(checkpoint.progress["loss_sum"])
         self.summed = checkpoint.progress["summed"]
         if checkpoint.progress["scaler"]:
@@ -261,20 +290,3 @@ class Trainer:
     def _read(self, step: int) -> Batch:
         processes = self.accelerator.num_processes
         return read_batch(self.recipe, self.pictures, step, process=self.process, processes=processes)
-
-
-def diverged(recipe: Recipe, step: int) -> DivergenceError:
-    """What to say of a loss or a gradient that was not finite."""
-    return DivergenceError(
-        f"the loss or its gradient was not finite at step {step}. Lower optimizer.lr ({recipe.optimizer.lr:g}), "
-        "raise optimizer.warmup, or look at the data."
-    )
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of the step after `step` steps: a linear rise, then the recipe's fall over the whole run."""
-    optimizer = recipe.optimizer
-    rise = min(1.0, (step + 1) / (optimizer.warmup + 1))
-    left = 1 - step / recipe.steps
-    fall = {"none": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[optimizer.decay]
-    return optimizer.lr * rise * fall
