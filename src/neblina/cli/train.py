@@ -28,7 +28,7 @@ def train(
     Parameters
     ----------
     what
-        A recipe of the package (digits, mnist, mnist-vq, ...), a YAML file, or a folder or zip of pictures.
+        A recipe of the package (digits, mnist, ...), a YAML file, a folder or zip of pictures, or a text file.
     out
         Where the run lives; runs/NAME when left out.
     resume
@@ -48,7 +48,7 @@ def train(
             settings.setdefault("training", {})[key] = value
     recipe = load_recipe(what, settings)
 
-    from neblina.tasks.train import codec_figures, train_recipe
+    from neblina.tasks.train import codec_figures, token_figures, train_recipe
     from neblina.training.run import Report
 
     folder = out or Path("runs") / recipe.name
@@ -65,7 +65,8 @@ def train(
             if report.note:
                 console.print(f"note: {report.note}")
                 return
-            if not first:
+            if not first or report.steps != progress.tasks[0].total:  # of the next stage
+                first[:], started[:] = [], []
                 first.append(report.step)
                 started.append(time.perf_counter())
                 progress.reset(task, total=report.steps, completed=report.step)
@@ -95,6 +96,8 @@ def train(
     if recipe.kind != "classifier":
         console.print(f"samples while training                    {folder / 'samples'}")
     console.print(f"the loss                                  {folder / 'loss.png'}")
+    if recipe.kind == "tokens":
+        console.print(token_figures(model))
     if recipe.kind == "codec":
         console.print(codec_figures(model))
         return

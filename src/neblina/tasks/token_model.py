@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,8 @@ from neblina.core.devices import pick_device
 from neblina.core.errors import CheckpointError, SettingError, choose
 from neblina.core.kinds import checked
 from neblina.core.memory import within_memory
-from neblina.core.noise import SampleNoise
-from neblina.core.plan import conditional
-from neblina.guidance.affine import classifier_free
-from neblina.guidance.truncation import truncated
-from neblina.processes.discrete import DiscreteProcess
-from neblina.processes.grids import token_grid
-from neblina.samplers import token_samplers
-from neblina.samplers.drive import OnStep, sample
+from neblina.samplers.drive import OnStep
+from neblina.samplers.generate_tokens import generate_tokens
 
 _BATCH = 32  # samples made together
 
@@ -172,32 +166,33 @@ class TokenModel:
             )
         condition, count = self._condition(prompt, labels, asked)
         sampling = self.bundle.sampling
-        sampler = token_samplers[asked.sampler or sampling.sampler]
         weight = sampling.guidance if asked.guidance is None else asked.guidance
-        truncation = sampling.truncation if asked.truncation is None else asked.truncation
-        denoiser = self.bundle.denoiser()
-        process = denoiser.process
-        times = token_grid(
-            sampling.steps if asked.steps is None else asked.steps, process.kernel.steps or self.bundle.clock_steps
-        )
-        if condition.structure == () and weight != 1:
+        if not condition.given and weight != 1:
             if asked.guidance is not None:
-                raise SettingError(f"guidance {weight:g} has nothing to guide towards: give a prompt or a label")
+                raise SettingError(f"guidance {weight:g} has nothing to guide towards: this model is unconditional")
             weight = 1.0
         parts = []
         for start in range(0, count, asked.batch):
             rows = torch.arange(start, min(start + asked.batch, count))
-            own = condition.take(rows) if condition.given else condition
-            plan = conditional(denoiser, own) if weight == 1 else classifier_free(denoiser, own, weight)
-            plan = truncated(plan, rate=truncation, count=asked.top)
-            noise = SampleNoise(asked.seed, (rows + asked.offset).tolist())
-            x = self._start(process, len(rows), noise)
-            walk = sampler(process, x, times, noise=noise, **asked.settings)
-            parts.append(sample(walk, plan, on_step=asked.on_step, cancelled=asked.cancelled).cpu())
+            parts.append(
+                generate_tokens(
+                    self.bundle.denoiser(),
+                    self.bundle.shape,
+                    (rows + asked.offset).tolist(),
+                    condition=condition.take(rows) if condition.given else condition,
+                    sampler=asked.sampler or sampling.sampler,
+                    steps=sampling.steps if asked.steps is None else asked.steps,
+                    guidance=weight,
+                    truncation=sampling.truncation if asked.truncation is None else asked.truncation,
+                    top=asked.top,
+                    seed=asked.seed,
+                    device=self.device,
+                    settings=asked.settings,
+                    on_step=asked.on_step,
+                    cancelled=asked.cancelled,
+                ).cpu()
+            )
         return torch.cat(parts)
-
-    def _start(self, process: DiscreteProcess, count: int, noise: SampleNoise) -> Tensor:
-        return process.prior((count, *self.bundle.shape), noise, self.device)
 
     def _condition(
         self, prompt: str | Sequence[str] | None, labels: int | str | Sequence[int | str] | None, asked: TokenSettings
@@ -240,7 +235,3 @@ class TokenModel:
         if isinstance(codec, Levels):
             return 1, shape[0], shape[1]
         return codec.picture_channels, shape[0] * codec.factor, shape[1] * codec.factor
-
-    def with_sampling(self, **changes: Any) -> TokenModel:
-        """The model with other defaults, fields of `TokenSampling`."""
-        return replace(self, bundle=replace(self.bundle, sampling=replace(self.bundle.sampling, **changes)))

@@ -1,4 +1,4 @@
-"""Train a recipe, a denoiser, a classifier or a codec: open its pictures, train, plot the loss."""
+"""Train a recipe, a denoiser, a classifier, a codec or a model of tokens: open its pictures, train, plot the loss."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,12 +9,15 @@ from neblina.core.launch import is_main_process
 from neblina.data.files import OnRead
 from neblina.data.pictures import Pictures, split
 from neblina.data.sources import open_pictures
+from neblina.data.tokens import read_text
 from neblina.tasks.plots import plot_loss
+from neblina.training.build_tokens import open_codec, tokens_of
 from neblina.training.classifier import train_classifier
 from neblina.training.codec import train_codec
 from neblina.training.journal import read_log
-from neblina.training.recipe import Recipe
+from neblina.training.recipe import Recipe, load_recipe
 from neblina.training.run import OnReport, Report, train
+from neblina.training.tokens import train_tokens
 
 
 def train_recipe(
@@ -32,6 +35,18 @@ def train_recipe(
     Raises:
         DataError: pictures that cannot be used, before anything is trained.
     """
+    if recipe.kind == "tokens" and recipe.tokens.of == "letters":
+        return _train_letters(recipe, folder, resume=resume, device=device, on_report=on_report)
+    if recipe.kind == "tokens" and recipe.tokens.of == "codes" and recipe.tokens.codec is None:
+        recipe = _with_codec(
+            recipe,
+            folder,
+            resume=resume,
+            device=device,
+            skip_bad=skip_bad,
+            on_read=on_read,
+            on_report=on_report,
+        )
     pictures, bad = open_recipe_pictures(recipe, skip_bad=skip_bad, on_read=on_read)
     for sentence in bad:
         if on_report is not None:
@@ -41,11 +56,86 @@ def train_recipe(
         "denoiser": train,
         "classifier": train_classifier,
         "codec": partial(train_codec, held=held),
+        "tokens": partial(_train_codes, held=held, on_read=on_read),
     }
     model = trained[recipe.kind](recipe, training, folder, resume=resume, device=device, on_report=on_report)
     if is_main_process():
         plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
     return model
+
+
+def _train_letters(
+    recipe: Recipe, folder: Path, *, resume: bool, device: str | None, on_report: OnReport | None
+) -> Path:
+    rows, held = read_text(recipe.data.source, recipe.tokens.length, recipe.data.holdout)
+    model = train_tokens(recipe, rows, folder, held=held, resume=resume, device=device, on_report=on_report)
+    plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
+    return model
+
+
+def _train_codes(
+    recipe: Recipe,
+    pictures: Pictures,
+    folder: Path,
+    *,
+    held: Pictures,
+    resume: bool,
+    device: str | None,
+    on_read: OnRead | None,
+    on_report: OnReport | None,
+) -> Path:
+    codec = open_codec(recipe)
+    rows = tokens_of(pictures, codec, on_read)
+    kept = tokens_of(held, codec) if len(held) else None
+    return train_tokens(recipe, rows, folder, codec=codec, held=kept, resume=resume, device=device, on_report=on_report)
+
+
+def _with_codec(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool,
+    device: str | None,
+    skip_bad: bool,
+    on_read: OnRead | None,
+    on_report: OnReport | None,
+) -> Recipe:
+    """The recipe with the codec of its first stage, which is trained where it is not there yet.
+
+    Raises:
+        SettingError: a recipe that names none, or errors of training it.
+    """
+    if recipe.tokens.codec_recipe is None:
+        open_codec(recipe)  # says what is missing
+    place = folder / "codec"
+    model = place / "model"
+    if not (resume and (model / CARD).exists()):
+        data = recipe.data.model_dump(exclude={"labels", "flip"})
+        first = load_recipe(str(recipe.tokens.codec_recipe), {"data": data, "training": {"seed": recipe.training.seed}})
+        model = train_recipe(
+            first,
+            place,
+            resume=resume,
+            device=device,
+            skip_bad=skip_bad,
+            on_read=on_read,
+            on_report=on_report,
+        )
+    return recipe.model_copy(update={"tokens": recipe.tokens.model_copy(update={"codec": str(model)})})
+
+
+def token_figures(folder: Path) -> str:
+    """What a trained model of tokens was measured at, in a line.
+
+    Raises:
+        CheckpointError: the folder's card is missing or damaged.
+    """
+    card = read_json(folder / CARD)
+    measured = card["measured"]
+    whose = "held-out" if measured["held_out"] else "training"
+    what = "letter" if card["alphabet"] else "token"
+    error = "" if measured["error"] is None else f" ± {measured['error']:.3f}"
+    return f"{measured['rows']} {whose} rows: at most {measured['bits']:.3f}{error} bits a {what}"
 
 
 def codec_figures(folder: Path) -> str:

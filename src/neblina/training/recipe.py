@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from neblina.core import written
 from neblina.core.errors import SettingError, choose
 
+TEXTS = (".txt", ".md", ".text")
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -195,13 +196,50 @@ class Discriminator(Section):
     "of fooling it, where 1 is a gradient as large as the reconstruction's in the decoder's last layer"
 
 
+class Tokens(Section):
+    """What tokens are, how they are corrupted, and the transformer that denoises them."""
+
+    of: Literal["codes", "levels", "letters"] = "codes"
+    "codes of pictures by a trained codec, levels of grey of pixels, or the letters of a text file"
+    codec: str | None = None
+    "folder of the codec, for codes"
+    codec_recipe: str | None = None
+    "recipe of a codec that is trained first, into the run's folder, where no codec is given"
+    levels: Annotated[int, Field(ge=2, le=256)] = 256
+    "of grey, for levels; 2 is black and white"
+    length: Positive = 128
+    "letters of a passage, for letters"
+    kernel: str = "mask-and-replace"
+    "how tokens are corrupted"
+    settings: dict[str, int | float | str] = {}
+    "of the kernel, such as schedule or masked"
+    steps: Positive = 100
+    "of the process that the network is told and the bound is over"
+    auxiliary: Annotated[float, Field(ge=0)] = 0.01
+    "weight of the belief's own cross-entropy"
+    layers: Positive = 4
+    "blocks of the transformer"
+    width: Positive = 128
+    "of its tokens"
+    head: Positive = 32
+    "channels of an attention head"
+    dropout: Share = 0.0
+    "probability of dropping a number that is added to the tokens"
+    sampler: str = "ancestral"
+    "how the trained model samples when nothing else is asked for"
+    evaluations: Positive = 25
+    "network evaluations of it"
+    guidance: float = 1.0
+    "its classifier-free guidance; 1 is none"
+
+
 class Recipe(Section):
     """A training run."""
 
     name: str = "run"
     "what its folder is called"
-    kind: Literal["denoiser", "classifier", "codec"] = "denoiser"
-    "what is trained: a model that makes pictures, a classifier of noisy pictures to guide one with, or an autoencoder"
+    kind: Literal["denoiser", "classifier", "codec", "tokens"] = "denoiser"
+    "what is trained: a model of pictures, a classifier of noisy ones, an autoencoder, or a model of tokens"
     data: Data = Data()
     process: Process = Process()
     objective: Objective = Objective()
@@ -212,6 +250,7 @@ class Recipe(Section):
     codec: Codec = Codec()
     reconstruction: Reconstruction = Reconstruction()
     discriminator: Discriminator = Discriminator()
+    tokens: Tokens = Tokens()
 
     @property
     def steps(self) -> int:
@@ -225,10 +264,10 @@ def packaged() -> tuple[str, ...]:
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe by name, by the path of a YAML file, or for a path with pictures (the recipe `pictures`).
+    """A recipe by name, by the path of a YAML file, for a path with pictures (`pictures`) or of a text (`letters`).
 
     Args:
-        name: of a packaged recipe, a YAML file, or a folder or archive of pictures.
+        name: of a packaged recipe, a YAML file, a folder or archive of pictures, or a text file.
         overrides: nested settings that replace the recipe's.
     Raises:
         SettingError: no such recipe, an unknown setting, or a value out of range.
@@ -241,6 +280,8 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         if not Path(name).exists():
             raise SettingError(f"{name} does not exist")
         text = Path(name).read_text()
+    elif Path(name).is_file() and name.endswith(TEXTS):
+        return load_recipe("letters", _merged({"name": _stem(name), "data": {"source": name}}, overrides or {}))
     elif Path(name).exists():
         return load_recipe("pictures", _merged({"name": _stem(name), "data": {"source": name}}, overrides or {}))
     else:

@@ -148,7 +148,7 @@ def test_parts_that_were_made_apart_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="24 classes of tokens, and its process corrupts 25"):
         neblina.load_tokens(tmp_path / "model")
     place.write_text(place.read_text().replace('"gamma_cum_end": 0.99999', '"gamma_cum_end": 1.5'))
-    with pytest.raises(SettingError, match="from 0 to 1, not 1.5"):
+    with pytest.raises(SettingError, match=r"from 0 to 1, not 1\.5"):
         neblina.load_tokens(tmp_path / "model")
 
 
