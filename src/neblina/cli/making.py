@@ -51,8 +51,11 @@ def save(order: "Order", output: Output, *, boxes: bool = False) -> "list[Made]"
     from neblina.tasks.order import in_turn
     from neblina.tasks.preview import Preview
     from neblina.tasks.settings import Noticed
+    from neblina.tasks.token_making import asks_for_tokens
 
     ready(output.out)
+    if asks_for_tokens(order.model):
+        return save_tokens(order, output)
     opened = open_model(order, device=output.device)
     preview = Preview(opened, output.out / "preview.png", output.preview)
     with bar(order.verb) as progress, warnings.catch_warnings(record=True) as said, preview:
@@ -95,6 +98,44 @@ def save(order: "Order", output: Output, *, boxes: bool = False) -> "list[Made]"
     console.print(f"{order.verb}: {count} in {seconds:.1f} s ({len(made) / seconds:.2g} images/s)    {shown}")
     for place in beside.places:
         console.print(str(place))
+    return made
+
+
+def save_tokens(order: "Order", output: Output) -> "list[Made]":
+    """Make what an order asks of a model of tokens: pictures, each with its recipe, or texts in a file."""
+    from neblina.core.atomic import write_file
+    from neblina.core.errors import SettingError
+    from neblina.tasks.keeping import keep, keep_sheet, names
+    from neblina.tasks.making import Watch
+    from neblina.tasks.token_making import open_token_model, pictures_of, texts_of
+
+    if output.preview or output.animation:
+        raise SettingError("previews and animations are of models of pictures: leave --preview and --animation out")
+    opened = open_token_model(order, device=output.device)
+    began = time.perf_counter()
+    with bar(order.verb) as progress:
+        task = progress.task_ids[0]
+
+        def on_step(step: Any) -> None:
+            progress.update(task, advance=len(step.query.x), words=f"t = {float(step.query.t.max()):.3f}")
+
+        watch = Watch(on_step=on_step)
+        texts = texts_of(order, opened, watch) if opened.bundle.alphabet else []
+        made = [] if opened.bundle.alphabet else list(pictures_of(order, opened, watch))
+        progress.update(task, words="")
+    seconds = time.perf_counter() - began
+    output.out.mkdir(parents=True, exist_ok=True)
+    if texts:
+        place = next(place for place in names(output.out / "texts.txt") if not place.exists())
+        write_file(place, lambda aside: aside.write_text("\n\n".join(texts) + "\n"))
+        console.print("\n\n".join(texts), markup=False)
+        console.print(f"{order.verb}: {len(texts)} texts in {seconds:.1f} s    {place}")
+        return []
+    places = keep(made, output.out)
+    shown = places[0] if len(made) == 1 else keep_sheet(made, output.out, columns=min(len(made), 8))
+    console.print(
+        f"{order.verb}: {len(made)} pictures in {seconds:.1f} s ({len(made) / seconds:.2g} images/s)    {shown}"
+    )
     return made
 
 

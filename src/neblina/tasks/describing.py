@@ -8,6 +8,8 @@ from neblina.core.errors import DataError
 from neblina.tasks.foreign_parameters import read_foreign
 from neblina.tasks.loading import load
 from neblina.tasks.provenance import read_provenance
+from neblina.tasks.token_making import asks_for_tokens
+from neblina.tasks.token_model import load_tokens
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -21,6 +23,8 @@ def describe(subject: str) -> dict[str, Any]:
     """
     if Path(subject).suffix.lower() in _PICTURES:
         return describe_picture(Path(subject))
+    if asks_for_tokens(subject):
+        return load_tokens(subject, device="cpu").describe()
     return load(subject, device="cpu").describe()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,27 @@ class TokenModel:
         if isinstance(label, str) and not label.lstrip("-").isdigit():
             return names.index(choose("label", label, names))
         return int(label)
+
+    def describe(self) -> dict[str, Any]:
+        """What is known about the model, in plain values."""
+        bundle, kernel = self.bundle, self.bundle.kernel
+        said = {name: value for name, value in kernel.config().items() if name not in ("alphas", "unmasked")}
+        facts: dict[str, Any] = {
+            "makes": "texts" if bundle.alphabet else "pictures",
+            "tokens": list(bundle.shape),
+            "classes of a token": kernel.classes,
+            "kernel": said,
+            "steps": bundle.clock_steps,
+            "parameters": sum(parameter.numel() for parameter in bundle.net.parameters()),
+            "labels": list(bundle.label_names),
+            "sampling": asdict(bundle.sampling),
+        }
+        return {**facts, **{name: bundle.card[name] for name in ("measured", "sample") if name in bundle.card}}
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether there is something to guide towards: a text or labels."""
+        return self.bundle.text is not None or bool(self.bundle.label_names)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,0 +1,89 @@
+"""An order for a model of tokens, carried out: pictures with what it takes to make them again, or texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from neblina.bundle.sources import resolve
+from neblina.core.errors import SettingError
+from neblina.data.pictures import to_uint8
+from neblina.tasks.fingerprint import fingerprint
+from neblina.tasks.making import Watch
+from neblina.tasks.order import Order
+from neblina.tasks.provenance import Provenance
+from neblina.tasks.recipe import Made
+from neblina.tasks.token_model import TokenModel, is_of_tokens, load_tokens
+
+_OPENING = ("revision", "variant")
+
+
+def asks_for_tokens(model: str) -> bool:
+    """Whether a path is a folder of a model of tokens."""
+    return Path(model).is_dir() and is_of_tokens(Path(model))
+
+
+def open_token_model(order: Order, *, device: str | None = None) -> TokenModel:
+    """The model of an order.
+
+    Raises:
+        SettingError: another verb than generate, or an argument that a model of tokens does not have.
+        CheckpointError: as `load_tokens`.
+    """
+    order.check()
+    if order.verb != "generate":
+        raise SettingError(
+            f"a model of tokens generates, and {order.verb} is not made with one: take a model of pictures"
+        )
+    for name in ("dtype", "prediction", "ema", "tokenizer", "vae", "loras"):
+        if order.arguments.get(name) is not None:
+            raise SettingError(f"{name} has no effect on a model of tokens: leave it out")
+    chosen = {name: order.arguments[name] for name in _OPENING if order.arguments.get(name) is not None}
+    return load_tokens(order.model, device=device, **chosen)
+
+
+def pictures_of(order: Order, model: TokenModel, watch: Watch | None = None) -> Iterator[Made]:
+    """The pictures of an order, one at a time, each with its recipe.
+
+    Raises:
+        SettingError: as `TokenModel.generate`.
+    """
+    given = _given(order)
+    settings = {name: value for name, value in given.items() if name not in ("prompt", "labels")}
+    sampling = model.bundle.sampling
+    whole = {
+        "sampler": sampling.sampler,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "truncation": sampling.truncation,
+        "seed": 0,
+        **given,
+    }
+    if not model.conditioned and "guidance" not in given:
+        del whole["guidance"]
+    origin = Provenance("generate", order.model, fingerprint(resolve(order.model)), {})
+    watched = {} if watch is None else {"on_step": watch.on_step, "cancelled": watch.cancelled}
+    pictures = model.generate(given.get("prompt"), labels=given.get("labels"), **settings, **watched)
+    first = given.get("offset", 0)
+    for number, picture in enumerate(to_uint8(pictures), first):
+        own = {**whole, "n": 1, "offset": number}
+        yield Made(picture, number, replace(origin, arguments=own))
+
+
+def texts_of(order: Order, model: TokenModel, watch: Watch | None = None) -> list[str]:
+    """The texts of an order.
+
+    Raises:
+        SettingError: as `TokenModel.write`.
+    """
+    given = _given(order)
+    if given.pop("prompt", None) is not None:
+        raise SettingError("this model reads no text: leave the prompt out")
+    watched = {} if watch is None else {"on_step": watch.on_step, "cancelled": watch.cancelled}
+    return model.write(**given, **watched)
+
+
+def _given(order: Order) -> dict[str, Any]:
+    return {name: value for name, value in order.arguments.items() if value is not None and name not in _OPENING}
