@@ -4,7 +4,7 @@
     neblina train scattered --data.source OUT
 
 OUT then holds IDX files like MNIST's own: 66,000 canvases of the training digits and 11,000 of the test digits, every
-digit once. A canvas is black, 56x56; the longer side of the digit's ink is uniform on 18 … 36 pixels and the ink lies
+digit once. A canvas is black, 56x56; the longer side of the digit's ink is uniform on 24 … 32 pixels and the ink lies
 anywhere on the canvas, whole. One canvas in eleven is blank, of class 10. The same arguments give the same bytes.
 """
 
@@ -21,7 +21,7 @@ from PIL import Image
 from neblina.data.sources import open_pictures
 
 SIDE = 56  # of a canvas
-SIZES = (18, 36)  # of the longer side of a digit's ink
+SIZES = (24, 32)  # of the longer side of a digit's ink
 BLANK = 10  # the class of a canvas without a digit
 INK = 64  # pixels at least this bright are ink
 

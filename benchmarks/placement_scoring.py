@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from neblina.data.pictures import InMemory
 from neblina.evaluation.classifier import ClassifierFeatures, SmallClassifier, fit_classifier
 
-SIDES = (20, 48)  # of boxes, pixels
+SIDES = (24, 48)  # of boxes, pixels
 CANVAS = (56, 112)  # sides of canvases, multiples of 8
 SPECK = 10  # a box with fewer pixels of ink than this holds nothing
 READ = 28  # side of what the reader is given

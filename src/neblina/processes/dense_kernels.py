@@ -44,6 +44,10 @@ class Dense(ABC):
     @abstractmethod
     def states(self) -> int: ...
 
+    @property
+    def draws_projected(self) -> bool:
+        return True
+
     @abstractmethod
     def moved(self, p: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
         """p Q_{s→t}, or p Q_{s→t}ᵀ, of probabilities p, shape (B, n, K), float64."""

@@ -22,6 +22,7 @@ Gu et al. Vector Quantized Diffusion Model for Text-to-Image Synthesis. CVPR 202
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,18 +43,24 @@ class Back:
         kernel: that corrupts.
         x: x_t, int64 of shape (B, *).
         t, s: times, s <= t, shape (B,).
-        log_belief: log p(x_0 | x_t), projected, shape (B, *, K).
+        believed: log p(x_0 | x_t) as it was said, shape (B, *, K).
     """
 
     kernel: Kernel
     x: Tensor
     t: Tensor
     s: Tensor
-    log_belief: Tensor
+    believed: Tensor
+
+    @cached_property
+    def log_belief(self) -> Tensor:
+        """log p(x_0 | x_t), projected on the classes that can have led to x_t, shape (B, *, K)."""
+        return projected(self.kernel, self.believed, self.x, self.t)
 
     def sample(self, noise: Noise) -> Tensor:
         """One draw a token, int64 of shape (B, *); takes two draws of the noise."""
-        x0 = drawn(self.log_belief, uniforms(noise, self.x))
+        said = self.log_belief if self.kernel.draws_projected else self.believed
+        x0 = drawn(said, uniforms(noise, self.x))
         return self.kernel.bridge(self.x, x0, self.t, self.s, uniforms(noise, self.x))
 
     @property
@@ -91,23 +98,13 @@ class DiscreteProcess:
         Raises:
             DataError: a belief about another number of classes.
         """
-        logs = posterior.log_probs
-        if logs.shape[-1] != self.kernel.classes:
-            raise DataError(
-                f"the model believes in {logs.shape[-1]} classes, and the tokens of its process have "
-                f"{self.kernel.classes}"
-            )
-        can = self.kernel.support(x, t)
-        if can is None:
-            return posterior
-        kept = torch.where(can, logs, ZERO)
-        lost = is_zero(kept).all(-1, keepdim=True)
-        kept = torch.where(lost & can, 0.0, kept)
-        return Categorical(kept.log_softmax(-1).clamp(min=ZERO))
+        _check_classes(posterior.log_probs, self.kernel)
+        return Categorical(projected(self.kernel, posterior.log_probs, x, t))
 
     def reverse(self, x: Tensor, t: Tensor, s: Tensor, posterior: Categorical) -> Back:
-        """The step from x_t = x, shape (B, *), to s <= t, shape (B,), under a belief."""
-        return Back(self.kernel, x, t, s, self.project(posterior, x, t).log_probs)
+        """The step from x_t = x, shape (B, *), to s <= t, shape (B,), under a belief; errors of `project`."""
+        _check_classes(posterior.log_probs, self.kernel)
+        return Back(self.kernel, x, t, s, posterior.log_probs)
 
     def joint(self, x: Tensor, t: Tensor, s: Tensor, posterior: Categorical) -> Tensor:
         """D3PM's form without the division, log-probabilities of shape (B, *, states)."""
@@ -117,14 +114,31 @@ class DiscreteProcess:
 
     def truth(self, x0: Tensor, x: Tensor, t: Tensor, s: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """log q(x_s | x_t, x_0), shape (B, *, states)."""
-        known = Categorical(one_hot(x0, self.kernel.classes, dtype))
-        return Back(self.kernel, x, t, s, known.log_probs).log_probs
+        return Back(self.kernel, x, t, s, one_hot(x0, self.kernel.classes, dtype)).log_probs
 
     def prior(self, shape: tuple[int, ...], noise: Noise, device: torch.device | str = "cpu") -> Tensor:
         """Where sampling starts: x_1, int64 of a shape (B, *)."""
         tokens = torch.empty(shape, dtype=torch.int64, device=device)
         law = self.kernel.prior().to(device, torch.float32)
         return drawn(law.expand(*shape, len(law)), uniforms(noise, tokens))
+
+
+def projected(kernel: Kernel, log_belief: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """A belief, log-probabilities of shape (B, *, K), on the classes that can have led to x_t = x; evenly on those where
+    it saw none of them."""
+    can = kernel.support(x, t)
+    if can is None:
+        return log_belief
+    kept = torch.where(can, log_belief, ZERO)
+    lost = is_zero(kept).all(-1, keepdim=True)
+    return torch.where(lost & can, 0.0, kept).log_softmax(-1).clamp(min=ZERO)
+
+
+def _check_classes(log_belief: Tensor, kernel: Kernel) -> None:
+    if log_belief.shape[-1] != kernel.classes:
+        raise DataError(
+            f"the model believes in {log_belief.shape[-1]} classes, and the tokens of its process have {kernel.classes}"
+        )
 
 
 def one_hot(tokens: Tensor, states: int, dtype: torch.dtype = torch.float32) -> Tensor:

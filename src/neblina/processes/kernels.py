@@ -44,6 +44,8 @@ class Kernel(Protocol):
         classes: K, that data is of.
         states: K, or K + 1 with a mask.
         steps: T of a kernel that is defined at multiples of 1/T alone; None for one of any real time.
+        draws_projected: whether a belief is projected before x_0 is drawn from it; not where a class that cannot have
+            led to x leaves x as it is, which is then the law.
     """
 
     @property
@@ -52,6 +54,8 @@ class Kernel(Protocol):
     def states(self) -> int: ...
     @property
     def steps(self) -> int | None: ...
+    @property
+    def draws_projected(self) -> bool: ...
 
     def push(self, p: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """log(p Q_{s→t}) of log p, both of shape (B, *, states); s <= t, shape (B,), float64 on the CPU."""
@@ -148,6 +152,10 @@ class Replacing:
     @property
     def steps(self) -> int | None:
         return None
+
+    @property
+    def draws_projected(self) -> bool:
+        return False
 
     def rates(self, s: Tensor, t: Tensor) -> Rates:
         """What happens between two times, s <= t, shape (B,)."""

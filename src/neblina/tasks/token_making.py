@@ -34,9 +34,7 @@ def open_token_model(order: Order, *, device: str | None = None) -> TokenModel:
     """
     order.check()
     if order.verb != "generate":
-        raise SettingError(
-            f"a model of tokens generates, and {order.verb} is not made with one: take a model of pictures"
-        )
+        raise SettingError(f"a model of tokens generates, and cannot {order.verb}: take a model of pictures")
     for name in ("dtype", "prediction", "ema", "tokenizer", "vae", "loras"):
         if order.arguments.get(name) is not None:
             raise SettingError(f"{name} has no effect on a model of tokens: leave it out")
@@ -81,7 +79,7 @@ def texts_of(order: Order, model: TokenModel, watch: Watch | None = None) -> lis
     given = _given(order)
     if given.pop("prompt", None) is not None:
         raise SettingError("this model reads no text: leave the prompt out")
-    watched = {} if watch is None else {"on_step": watch.on_step, "cancelled": watch.cancelled}
+    watched: dict[str, Any] = {} if watch is None else {"on_step": watch.on_step, "cancelled": watch.cancelled}
     return model.write(**given, **watched)
 
 

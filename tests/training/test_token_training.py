@@ -1,0 +1,231 @@
+"""Training models of tokens: what they are shown, that they learn, that a run goes on to the same bits, what is refused."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import neblina
+from neblina.bundle.codec import save_codec
+from neblina.codecs.levels import Levels
+from neblina.core.conditions import Condition
+from neblina.core.errors import CheckpointError, DataError, SettingError
+from neblina.core.noise import SampleNoise
+from neblina.core.plan import conditional
+from neblina.data.pictures import InMemory
+from neblina.data.tokens import Stacked, read_text
+from neblina.denoisers.token_oracles import EnumeratedDenoiser
+from neblina.nets.vq_autoencoder import VQAutoencoder, VQConfig
+from neblina.objectives.categorical import bound, estimated
+from neblina.processes.discrete import DiscreteProcess
+from neblina.processes.kernels import absorbing, uniform
+from neblina.tasks.train import token_figures, train_recipe
+from neblina.training.build_tokens import new_token_model, tokens_of
+from neblina.training.recipe import Recipe, build_recipe, load_recipe, packaged
+from neblina.training.tokens import TokenLearner, train_tokens
+
+
+def _recipe(tokens: dict[str, Any] | None = None, **sections: Any) -> Recipe:
+    own = {"of": "letters", "length": 8, "kernel": "absorbing", "steps": 10, "layers": 1, "width": 32, "head": 16}
+    training = {"images": 64, "batch": 8, "checkpoint_every": 4, "sample_every": 0, "log_every": 2, "ema": 0.9}
+    content = {"name": "t", "kind": "tokens", "tokens": {**own, "evaluations": 5, **(tokens or {})}, **sections}
+    content["training"] = {**training, **sections.get("training", {})}
+    return build_recipe(content, "here")
+
+
+def _rows(labels: bool = False) -> Stacked:
+    rows = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [1, 0, 3, 2, 1, 0, 3, 2]]).repeat(20, 1)
+    return Stacked(rows, 4, torch.arange(40) % 2 if labels else None, ("even", "odd") if labels else (), "abcd")
+
+
+def test_a_text_is_read_as_passages_of_its_letters(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcabcabcd" * 10)
+    rows, held = read_text(tmp_path / "a.txt", 5, 0.2)
+    assert held is not None
+    assert rows.alphabet == "abcd"
+    assert (len(rows), len(held)) == (76, 16)
+    assert rows.read([0, 3]).tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 0, 1]]
+    assert "".join(rows.alphabet[one] for one in held.read([15])[0]) == ("abcabcabcd" * 10)[-5:]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"aaaaaaaaaaaaaaaa", "one letter over and over"),
+        (b"ab", "holds 2 letters"),
+        (b"abc\xff\xfe" * 20, r"no text in UTF-8: byte 3 is 0xff"),
+    ],
+)
+def test_a_text_that_teaches_nothing_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_text(tmp_path / "a.txt", 8)
+
+
+@pytest.mark.parametrize("kernel", ["absorbing", "uniform", "mask-and-replace", "discretised-gaussian"])
+def test_a_model_learns_a_law_and_says_it_in_bits(tmp_path: Path, kernel: str) -> None:
+    """Two rows, told apart by their label: nothing is left to say."""
+    recipe = _recipe(
+        {"kernel": kernel, "settings": {"beta_start": 1e-2, "beta_end": 0.2} if "gauss" in kernel else {}},
+        training={"images": 3200, "batch": 32, "label_dropout": 0.1},
+        optimizer={"lr": 1e-2, "decay": "linear", "warmup": 5},
+    )
+    folder = train_tokens(recipe, _rows(labels=True), tmp_path / "run", device="cpu")
+    model = neblina.load_tokens(folder, device="cpu")
+    measured = model.bundle.card["measured"]
+    assert measured["bits"] < 0.15  # of log2(4) = 2
+    assert set(model.write(labels=["even", "odd", "even"], seed=1)) == {"abcdabcd", "badcbadc"}
+    assert model.write(labels=[1], steps=10, seed=2) == ["badcbadc"]
+    assert "bits a letter" in token_figures(folder)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    recipe = _recipe({"dropout": 0.1})
+    whole = TokenLearner(recipe, _rows(), device="cpu")
+    for _ in range(8):
+        whole.advance()
+
+    class Stop(Exception):
+        pass
+
+    def stop(report: Any) -> None:
+        if report.step == 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_tokens(recipe, _rows(), tmp_path / "run", device="cpu", on_report=stop)
+    train_tokens(recipe, _rows(), tmp_path / "run", device="cpu", resume=True)
+    last = load_file(tmp_path / "run" / "checkpoints" / "step-00000008" / "net.safetensors")
+    average = load_file(tmp_path / "run" / "checkpoints" / "step-00000008" / "ema.safetensors")
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(last[name], value)
+    for name, value in whole.ema.net.state_dict().items():
+        assert torch.equal(average[name], value)
+    with pytest.raises(SettingError, match="width"):
+        train_tokens(_recipe({"width": 48}), _rows(), tmp_path / "run", device="cpu", resume=True)
+
+
+@pytest.mark.parametrize("kernel", [uniform(3), absorbing(3)], ids=["uniform", "absorbing"])
+def test_a_few_terms_estimate_the_bound_without_bias(kernel: Any) -> None:
+    process = DiscreteProcess(kernel)
+    points = torch.tensor([[0, 0], [1, 1], [2, 1]])
+    plan = conditional(EnumeratedDenoiser(process, points, torch.tensor([0.5, 0.3, 0.2]).double()), Condition())
+    rows = points.repeat(700, 1)
+    times = torch.linspace(1, 0, 13, dtype=torch.float64)
+    whole = bound(process, plan, rows, times, SampleNoise(0, range(len(rows)))).sum(1)
+    some = estimated(process, plan, rows, 12, 3, SampleNoise(1, range(len(rows))))
+    error = math.sqrt(float(whole.var() + some.var()) / len(rows))
+    assert float((whole.mean() - some.mean()).abs()) < 4 * error
+    assert float(some.var()) > float(whole.var())
+
+
+def test_levels_are_the_nearest_greys() -> None:
+    pictures = torch.tensor([[-1.0, -0.2, 0.2, 1.0]]).reshape(1, 1, 1, 4)
+    assert Levels(2).codes(pictures).tolist() == [[[0, 0, 1, 1]]]
+    assert Levels(3).codes(pictures).tolist() == [[[0, 1, 1, 2]]]
+    every = torch.arange(256).reshape(1, 16, 16)
+    assert torch.equal(Levels(256).codes(Levels(256).decode_codes(every)), every)
+    with pytest.raises(SettingError, match="2 to 256"):
+        Levels(1)
+
+
+def _pictures(count: int = 12) -> InMemory:
+    drawn = torch.Generator().manual_seed(0)
+    return InMemory(torch.randint(0, 256, (count, 1, 8, 8), generator=drawn, dtype=torch.uint8))
+
+
+def test_pixels_and_codes_become_models_of_pictures(tmp_path: Path) -> None:
+    recipe = _recipe({"of": "levels", "levels": 2, "kernel": "uniform"}, training={"sample_every": 8})
+    codec = Levels(2)
+    folder = train_tokens(recipe, tokens_of(_pictures(), codec), tmp_path / "levels", codec=codec, device="cpu")
+    made = neblina.load_tokens(folder, device="cpu").generate(n=2, seed=1)
+    assert made.shape == (2, 1, 8, 8)
+    assert set(made.unique().tolist()) <= {-1.0, 1.0}
+    assert (tmp_path / "levels" / "samples" / "step-00000008.png").exists()
+    torch.manual_seed(0)
+    net = VQAutoencoder(
+        VQConfig(
+            1, 1, ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2, (8, 8), norm_num_groups=4, num_vq_embeddings=5
+        )
+    ).eval()
+    save_codec(net, tmp_path / "codec", {})
+    with_codes = {"of": "codes", "codec": str(tmp_path / "codec"), "kernel": "nearest-neighbours"}
+    from neblina.training.build_tokens import open_codec
+
+    recipe = _recipe({**with_codes, "settings": {"neighbours": 3}})
+    opened = open_codec(recipe)
+    rows = tokens_of(_pictures(), opened)
+    assert rows.shape == (4, 4)
+    assert new_token_model(recipe, rows, opened).shape == (4, 4)
+
+
+def test_two_stages_are_one_command(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number, picture in enumerate(_pictures(24).pixels):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(picture[0].numpy()).save(tmp_path / "pictures" / f"{number}.png")
+    (tmp_path / "codec.yaml").write_text(
+        "kind: codec\nnetwork: {channels: [8, 8], attention: 0, blocks: 1, groups: 4, head_dim: 8}\n"
+        "codec: {entries: 6, channels: 2}\ntraining: {images: 16, batch: 8, sample_every: 0}\n"
+    )
+    recipe = _recipe(
+        {"of": "codes", "codec_recipe": str(tmp_path / "codec.yaml")},
+        data={"source": str(tmp_path / "pictures"), "holdout": 0.25},
+    )
+    folder = train_recipe(recipe, tmp_path / "run", device="cpu")
+    assert (tmp_path / "run" / "codec" / "model" / "vqvae").is_dir()
+    model = neblina.load_tokens(folder, device="cpu")
+    assert model.bundle.kernel.classes == 6
+    assert model.bundle.card["measured"]["held_out"]
+    assert model.generate(n=1).shape == (1, 1, 8, 8)
+    other = VQAutoencoder(VQConfig(1, 1, block_out_channels=(8,), norm_num_groups=4, num_vq_embeddings=7))
+    from neblina.bundle.components import write_component
+
+    write_component(other, folder / "vqvae")
+    with pytest.raises(CheckpointError, match="tokens of 6 classes, and there are 7 codes"):
+        neblina.load_tokens(folder)
+
+
+@pytest.mark.parametrize("name", [name for name in packaged() if load_recipe(name).kind == "tokens"])
+def test_every_packaged_recipe_of_tokens_builds_its_model(name: str) -> None:
+    recipe = load_recipe(name)
+    shape = {"letters": (recipe.tokens.length,)}.get(name, (7, 7))
+    classes = recipe.tokens.levels if recipe.tokens.of == "levels" else 20
+    rows = Stacked(torch.zeros(4, *shape, dtype=torch.int64), classes, torch.arange(4), ("a", "b", "c", "d"))
+    codec = Levels(classes) if recipe.tokens.of == "levels" else None
+    bundle = new_token_model(recipe, rows, codec)
+    assert bundle.null_label == 4
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sections", "message"),
+    [
+        ({"kernel": "absorbin"}, {}, "absorbing"),
+        ({"settings": {"masked": 0.5}}, {}, "does not have these settings"),
+        ({"kernel": "mask-and-replace", "settings": {"masked": 1.5}}, {}, "masked = 1.5"),
+        ({"evaluations": 11}, {}, "trained on 10 steps"),
+        ({"sampler": "ddim"}, {}, "sampler of tokens"),
+        ({"kernel": "nearest-neighbours"}, {}, "needs tokens.of: codes"),
+        ({"kernel": "discretised-gaussian", "settings": {"steps": 5}}, {}, "make them equal"),
+        ({}, {"process": {"schedule": "linear"}}, "process.schedule means nothing to a model of tokens"),
+    ],
+)
+def test_recipes_that_contradict_themselves_are_refused(
+    tokens: dict[str, Any], sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        new_token_model(_recipe(tokens, **sections), _rows(), None)
+
+
+def test_codes_without_a_codec_are_refused(tmp_path: Path) -> None:
+    from neblina.training.build_tokens import open_codec
+
+    with pytest.raises(SettingError, match="needs a codec"):
+        open_codec(_recipe({"of": "codes"}))
+    with pytest.raises(CheckpointError):
+        open_codec(_recipe({"of": "codes", "codec": str(tmp_path / "nowhere")}))
