@@ -210,6 +210,25 @@ def test_the_log_tells_of_every_term_and_of_the_codebook(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_features_are_compared_too_and_another_extractor_is_another_run(tmp_path: Path) -> None:
+    place = tmp_path / "features.pt"
+    recipe = tiny(reconstruction={"loss": "l2", "perceptual": str(place), "perceptual_weight": 0.5}, images=5 * 4)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = torch.jit.trace(torch.nn.Conv2d(1, 3, 3), torch.zeros(2, 1, 16, 16))  # type: ignore[no-untyped-call]
+        torch.jit.save(net, place)  # type: ignore[no-untyped-call]
+        if seed:
+            with pytest.raises(SettingError, match="differs in extractor: "):
+                train_codec(recipe, pictures(), tmp_path / "run", device="cpu", resume=True)
+            continue
+        train_codec(recipe, pictures(), tmp_path / "run", device="cpu")
+        (record,) = read_log(tmp_path / "run" / "log.jsonl")
+        expected = record["reconstruction"] + 0.5 * record["perceptual"] + 0.25 * record["commitment"]
+        assert record["perceptual"] > 0
+        assert record["loss"] == pytest.approx(expected)
+
+
 def test_a_rival_waits_for_its_step() -> None:
     learner = CodecLearner(tiny(GAN), pictures(), Subset(pictures(), ()), device="cpu")
     assert learner.rival is not None
