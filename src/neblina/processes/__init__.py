@@ -1,8 +1,8 @@
-"""How data is corrupted: noise schedules, the Gaussian process with its exact reverse, and grids of times.
+"""How data is corrupted: noise schedules, the Gaussian and the discrete process with their exact reverse, grids of times.
 
-Importing this package registers every schedule. May import `core`.
+Importing this package registers every schedule and every kernel. May import `core`.
 """
 
-from neblina.processes import continuous, tables
+from neblina.processes import continuous, dense_kernels, kernels, tables
 
-__all__ = ["continuous", "tables"]
+__all__ = ["continuous", "dense_kernels", "kernels", "tables"]
