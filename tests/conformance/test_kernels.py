@@ -39,7 +39,7 @@ _ALL = {
     "cosine": lambda k: mask_and_replace(k, "cosine", 0.5),
     "even": lambda k: uniform(k, "mutual-information"),
 }
-every_kernel = pytest.mark.parametrize("name", _ALL)
+every_kernel = pytest.mark.parametrize("name", [name for name in _ALL if name != "even"])  # a schedule, and a slow one
 TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRIDES = [(s, t) for s, t in product(TIMES, TIMES) if s < t]
 

@@ -1,4 +1,4 @@
-"""Training models of tokens: what they are shown, that they learn, that a run goes on to the same bits, what is refused."""
+"""Training models of tokens: that they learn, that a run goes on to the same bits, and what is refused."""
 
 import math
 from pathlib import Path

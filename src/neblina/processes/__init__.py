@@ -1,4 +1,4 @@
-"""How data is corrupted: noise schedules, the Gaussian and the discrete process with their exact reverse, grids of times.
+"""How data is corrupted: schedules, the Gaussian and the discrete process with their exact reverse, grids of times.
 
 Importing this package registers every schedule and every kernel. May import `core`.
 """

@@ -124,8 +124,8 @@ class DiscreteProcess:
 
 
 def projected(kernel: Kernel, log_belief: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """A belief, log-probabilities of shape (B, *, K), on the classes that can have led to x_t = x; evenly on those where
-    it saw none of them."""
+    """A belief, log-probabilities of shape (B, *, K), on the classes that can have led to x_t = x; evenly on those
+    where it saw none of them."""
     can = kernel.support(x, t)
     if can is None:
         return log_belief
