@@ -34,7 +34,7 @@ from neblina.tasks.loading import load
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
 RANDOM = 8  # colours, as compose takes when nothing is said
-SIZE_CLASSES = (24, 30, 36, 42, 49)  # of a box's longer side
+SIZE_CLASSES = (36, 40, 44, 49)  # of a box's longer side
 
 
 def summary(results: Sequence[Scored]) -> dict[str, Any]:

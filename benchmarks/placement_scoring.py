@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from neblina.data.pictures import InMemory
 from neblina.evaluation.classifier import ClassifierFeatures, SmallClassifier, fit_classifier
 
-SIDES = (24, 48)  # of boxes, pixels
+HEIGHTS, WIDTHS = (36, 48), (28, 48)  # of boxes, pixels: any training digit fits
 CANVAS = (56, 112)  # sides of canvases, multiples of 8
 SPECK = 10  # a box with fewer pixels of ink than this holds nothing
 READ = 28  # side of what the reader is given
@@ -102,8 +102,8 @@ def _scene(random: np.random.Generator) -> Asked:
         height, width = (8 * int(side) for side in random.integers(CANVAS[0] // 8, CANVAS[1] // 8 + 1, 2))
         wanted, elements = int(random.integers(2, 5)), list[Element]()
         for _ in range(100):
-            h = int(random.integers(SIDES[0], SIDES[1] + 1))
-            w = int(np.clip(round(h * random.uniform(0.75, 1.25)), *SIDES))
+            h = int(random.integers(HEIGHTS[0], HEIGHTS[1] + 1))
+            w = int(np.clip(round(h * random.uniform(0.75, 1.1)), *WIDTHS))
             if h > height or w > width:
                 continue
             x, y = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from placement_data import BLANK, SIZES, Digits, canvases, ink_box, put, write
 from placement_scoring import (
     CANVAS,
-    SIDES,
+    HEIGHTS,
+    WIDTHS,
     Asked,
     Element,
     drawn,
@@ -122,8 +123,8 @@ def test_scenes_keep_their_promises_and_depend_on_their_number_alone() -> None:
         owner = np.zeros(scene.size, int)
         for element in scene.elements:
             x0, y0, x1, y1 = element.box
-            assert SIDES[0] <= min(x1 - x0, y1 - y0)
-            assert max(x1 - x0, y1 - y0) <= SIDES[1]
+            assert HEIGHTS[0] <= y1 - y0 <= HEIGHTS[1]
+            assert WIDTHS[0] <= x1 - x0 <= WIDTHS[1]
             owner[y0:y1, x0:x1] += 1
             assert owner[y0:y1, x0:x1].shape == (y1 - y0, x1 - x0)
         assert owner.max() == 1
