@@ -132,8 +132,9 @@ def test_scenes_keep_their_promises_and_depend_on_their_number_alone() -> None:
 
 def test_real_digits_lie_in_their_boxes() -> None:
     random = np.random.default_rng(0)
-    canvas = drawn(SCENE, digits(1, 2), random)
-    (found,) = scored([SCENE], [canvas], READER)
+    roomy = Asked((56, 80), (Element(1, (4, 6, 32, 34)), Element(2, (36, 10, 76, 50))))
+    canvas = drawn(roomy, digits(1, 2), random)
+    (found,) = scored([roomy], [canvas], READER)
     assert found.leakage == 0
     assert [one.right for one in found.elements] == [True, True]
 
