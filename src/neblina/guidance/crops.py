@@ -21,7 +21,7 @@ from neblina.guidance.registry import register
 
 @register("crops", source="Bar-Tal et al. 2023, eq. 3 to 5", changes="both", size=64, overlap=0)
 def crops(plan: Plan, *, size: int, overlap: int, around: bool = False, even: bool = False) -> Plan:
-    """Ask `plan` about square windows of a batch of shape (B, C, H, W), or of tokens (B, H, W), and take the weighted mean of its beliefs.
+    """Ask `plan` about square windows of a batch, (B, C, H, W) or tokens (B, H, W): the weighted mean of its beliefs.
 
     Args:
         plan: of windows; a canvas no larger than one is asked about as it is. Conditions that are maps are cut with it.

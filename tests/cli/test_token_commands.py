@@ -1,0 +1,115 @@
+"""Models of tokens as they are typed: trained on a text, asked for texts and pictures, refused in words."""
+
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import torch
+
+import neblina
+from neblina.bundle.tokens import TokenBundle, TokenSampling, save_token_bundle
+from neblina.cli.main import run
+from neblina.codecs.levels import Levels
+from neblina.core.errors import CheckpointError
+from neblina.nets.token_config import SequenceTransformerConfig
+from neblina.nets.token_transformer import TokenTransformer
+from neblina.processes.kernels import uniform
+
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+
+
+class Typed(Protocol):
+    """What a command prints, after it ended with the exit status that is expected."""
+
+    def __call__(self, *words: str, ends: int = 0) -> str: ...
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """Commands in a folder that holds a model of black and white pixels, in this process."""
+    torch.manual_seed(0)
+    config = SequenceTransformerConfig(3, (6, 6), 2, 8, 1, num_embeds_ada_norm=10, num_class_embeds=3)
+    net = TokenTransformer(config).eval()
+    sampling = TokenSampling(steps=5, guidance=2.0)
+    bundle = TokenBundle(net, uniform(2), 10, Levels(2), label_names=("off", "on"), null_label=2, sampling=sampling)
+    save_token_bundle(bundle, tmp_path / "pixels")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def command(*words: str, ends: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["neblina", *words])
+        capsys.readouterr()
+        try:
+            run()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        said = "".join(capsys.readouterr())
+        assert status == ends, said
+        return said
+
+    return command
+
+
+_SMALL = ("--tokens.length", "8", "--tokens.layers", "1", "--tokens.width", "32", "--tokens.steps", "10")
+_SHORT = ("--tokens.evaluations", "5", "--training.images", "64", "--training.batch", "8")
+
+
+def test_a_text_file_becomes_a_model_of_its_letters(typed: Typed, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("to be or not to be. " * 30)
+    said = typed("train", "notes.txt", *_SMALL, *_SHORT, "--device", "cpu")
+    assert "bits a letter" in said
+    assert (tmp_path / "runs" / "notes" / "loss.png").exists()
+    said = typed("generate", "runs/notes/model", "-n", "2", "--steps", "3", "--out", "texts")
+    texts = (tmp_path / "texts" / "texts.txt").read_text().rstrip("\n").split("\n\n")
+    assert [len(text) for text in texts] == [8, 8]
+    assert texts[0] in said
+    assert "letters of" not in typed("info", "runs/notes/model")
+    typed("train", "notes.txt", *_SMALL, *_SHORT, ends=1)  # it is there
+
+
+def test_pictures_of_tokens_carry_their_recipe_and_are_made_again(typed: Typed, tmp_path: Path) -> None:
+    said = typed("generate", "pixels", "--label", "on", "-n", "3", "--seed", "7", "--out", "a", "--device", "cpu")
+    assert "3 pictures in" in said
+    assert (tmp_path / "a" / "sheet.png").exists()
+    said = typed("reproduce", "a/7-00002.png", "--out", "b")
+    assert "the same picture, to the byte" in said
+    assert '"truncation": 1.0' in typed("info", "a/7-00002.png")
+    facts = typed("info", "pixels")
+    assert "uniform" in facts
+    assert "off" in facts
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("generate", "pixels", "a cat"), "reads no text"),
+        (("generate", "pixels", "--steps", "11"), "trained on 10 steps"),
+        (("generate", "pixels", "--truncation", "0"), "in (0, 1]"),
+        (("generate", "pixels", "--sampler", "purity"), "has no mask"),
+        (("generate", "pixels", "--label", "offf"), "Did you mean off?"),
+        (("generate", "pixels", "--grid", "uniform"), "grid"),
+        (("generate", "pixels", "--dtype", "bf16"), "dtype has no effect"),
+        (("generate", "pixels", "--animation"), "models of pictures"),
+        (("upscale", "pixels", "a.png", "--factor", "2"), "cannot upscale"),
+        (("train", "empty.txt"), "is empty"),
+        (("train", "same.txt"), "one letter over and over"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    typed: Typed, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "same.txt").write_text("aaaa" * 200)
+    said = typed(*words, ends=1)
+    assert message in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_the_other_way_of_opening_says_which_is_right(typed: Typed, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"neblina\.load_tokens"):
+        neblina.load(tmp_path / "pixels")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"neblina\.load"):
+        neblina.load_tokens(tmp_path / "empty")
