@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor
 
 from neblina.bundle.components import Opening, build_module
 from neblina.bundle.files import read_json
@@ -68,12 +67,12 @@ def _built(component: Component, opening: Opening, where: str) -> Any:
     return module
 
 
-def _null(null: torch.Tensor, opening: Opening, where: str) -> nn.Module:
+def _null(null: Tensor, opening: Opening, where: str) -> LearnedNull:
     if null.ndim != 2:
         raise CheckpointError(f"{where}: the text that says nothing has shape {tuple(null.shape)}, not (L, D)")
-    module = LearnedNull(LearnedNullConfig(learnable=True, hidden_size=null.shape[1], length=null.shape[0])).eval()
+    module = LearnedNull(LearnedNullConfig(learnable=True, hidden_size=null.shape[1], length=null.shape[0]))
     load_into(module, {"embeddings": null}, where, dtype=opening.dtype, device=opening.device)
-    return module
+    return module.eval()
 
 
 def _texts(place: Path, settings: ReleaseSettings, folder: Path | None, opening: Opening) -> Texts | None:

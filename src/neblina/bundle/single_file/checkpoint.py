@@ -73,7 +73,7 @@ def read_checkpoint(place: Path) -> Checkpoint:
 
 
 def read_parts(place: Path, *names: str) -> dict[str, dict[str, Tensor]]:
-    """The tensors of several dictionaries of one training checkpoint that `torch.save` wrote, such as "model" and "ema".
+    """The tensors of several dictionaries in one file that `torch.save` wrote, such as "model" and "ema".
 
     Returns:
         By name of the dictionary, tensors by their names; nothing of those that the file has not.
