@@ -15,8 +15,6 @@ from vq_diffusion_original import CLASSES, SIDE, STEPS, TOKENS, WORDS, Diffusion
 import neblina
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import CheckpointError, SettingError
-from neblina.core.plan import Query, evaluate
-from neblina.core.posterior import categorical
 from neblina.nets.learned_null import LearnedNull
 from neblina.tasks.token_model import TokenModel
 
@@ -72,7 +70,7 @@ def original_null(theirs: Diffusion) -> int:
 def test_logits_are_the_originals_and_stay_so_through_a_folder(kind: str, encoder: Any, tmp_path: Path) -> None:
     model = opened(written(tmp_path, kind), kind, encoder)
     found, wanted = both(model, diffusion(kind), kind)
-    assert wanted.std() > 0.5
+    assert wanted.std() > 0.3
     assert torch.allclose(found, wanted, atol=1e-4)
     model.save(tmp_path / "folder")
     again = neblina.load_tokens(tmp_path / "folder", device="cpu")
@@ -98,11 +96,10 @@ def test_the_null_is_the_mean_of_all_labels_or_the_row_behind_them(labels: int, 
     found, wanted = both(model, theirs, "class", label=original_null(theirs))
     assert torch.allclose(found, wanted, atol=1e-4)
     assert model.bundle.label_names == tuple("01234")
-    x, t = some()[0].reshape(3, SIDE, SIDE), torch.full((3,), 5 / STEPS, dtype=torch.float64)
-    query = Query(x, t)
+    x, t = some()[0], torch.full((3,), 5 / STEPS, dtype=torch.float64)
     with torch.no_grad():
-        belief = categorical(evaluate(model.bundle.denoiser()(query, Condition(torch.full((3,), NULL_LABEL))), query))
-        logits = theirs.transformer(some()[0], torch.full((3,), original_null(theirs)), torch.full((3,), 4))
+        belief = model.bundle.denoiser().posterior(x.reshape(3, SIDE, SIDE), t, Condition(torch.full((3,), NULL_LABEL)))
+        logits = theirs.transformer(x, torch.full((3,), original_null(theirs)), torch.full((3,), 4))
     assert torch.allclose(belief.log_probs.flatten(1, 2), logits.log_softmax(2), atol=1e-4)
 
 
@@ -117,8 +114,10 @@ def test_prompts_are_padded_with_token_0_and_a_model_that_learned_no_null_takes_
     assert model.bundle.text is not None
     words = model.bundle.text.encoders["text_encoder"].tokenizer
     condition = model.bundle.encode(["a red boat"], None)
-    for prompt, vectors in (("a red boat", condition.text), ("", condition.unsaid and condition.unsaid.text)):
-        ids = words.window_of(words.tokens_of(prompt), WORDS)
+    unsaid = condition.unsaid
+    assert unsaid is not None
+    for prompt, vectors in (("a red boat", condition.text), ("", unsaid.text)):
+        ids = words.window_of(words.cut(prompt)[0], WORDS)
         assert ids[-1] == 0
         with torch.no_grad():
             wanted = theirs(torch.tensor([ids])).last_hidden_state

@@ -37,7 +37,8 @@ class Modulated(nn.Module):
         rows = self.emb.weight
         told = rows.mean(0).expand(len(number), -1) if number[0] >= len(rows) else rows[number]
         scale, shift = self.linear(F.silu(told))[:, None].chunk(2, 2)
-        return F.layer_norm(x, [WIDTH]) * (1 + scale) + shift
+        out: Tensor = F.layer_norm(x, [WIDTH]) * (1 + scale) + shift
+        return out
 
 
 class Attention(nn.Module):
@@ -73,7 +74,7 @@ class ConvolutionalLayer(nn.Module):
         self.conv2 = nn.Conv2d(4 * WIDTH, WIDTH, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        places = x.transpose(1, 2).unflatten(2, (SIDE, SIDE))
+        places = x.transpose(1, 2).reshape(len(x), WIDTH, SIDE, SIDE)
         out: Tensor = self.conv2(Gelu2()(self.conv1(places)))
         return out.flatten(2).transpose(1, 2)
 
@@ -141,9 +142,9 @@ class Diffusion(nn.Module):
 
 def codec(codes: int = TOKENS) -> Any:
     torch.manual_seed(5)
-    made = VQModel(**{**CODEC, "num_vq_embeddings": codes}).eval()
+    made: Any = VQModel(**{**CODEC, "num_vq_embeddings": codes})
     nn.init.normal_(made.quantize.embedding.weight)
-    return made
+    return made.eval()
 
 
 def state_of(diffusion: nn.Module, frozen: Any) -> dict[str, Tensor]:
