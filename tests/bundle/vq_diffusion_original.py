@@ -4,6 +4,7 @@ Gu et al. Vector Quantized Diffusion Model for Text-to-Image Synthesis. CVPR 202
 """
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import yaml
 from diffusers import VQModel
 from original_layout import autoencoder
 from torch import Tensor, nn
+
+from neblina.tasks.token_model import TokenModel, load_tokens
 
 WIDTH, HEADS, LAYERS, STEPS, TOKENS, SIDE, CLASSES, WORDS = 16, 2, 2, 10, 7, 4, 5, 77
 CODEC: dict[str, Any] = {
@@ -222,3 +225,19 @@ def write(place: Path, state: Mapping[str, Tensor], settings: Mapping[str, Any],
     torch.save({"last_epoch": 9, "model": dict(state), "optimizer": {"lr": 0.1}, **more}, place)
     place.with_suffix(".yaml").write_text(yaml.dump(dict(settings)), encoding="utf-8")
     return place
+
+
+@cache
+def diffusion(kind: str, labels: int = CLASSES, seed: int = 0) -> Diffusion:
+    torch.manual_seed(seed)
+    return Diffusion(kind, labels).eval()
+
+
+def written(folder: Path, kind: str, *, labels: int = CLASSES, **more: Any) -> Path:
+    """A whole model of a kind, as `folder/model.pth`."""
+    return write(folder / "model.pth", state_of(diffusion(kind, labels), codec()), settings_of(kind), **more)
+
+
+def opened(place: Path, kind: str, encoder: tuple[Any, Any, Path]) -> TokenModel:
+    """By us, with the encoder where it reads text."""
+    return load_tokens(place, device="cpu", text_encoder=encoder[2] if kind == "text" else None)
