@@ -223,7 +223,7 @@ def load_token_bundle(folder: Path, opening: Opening | None = None) -> TokenBund
     place = folder / CARD
     if not place.exists():
         given = read_json(folder / "scheduler" / SCHEDULER)
-        kernel, steps = _scheduled(given, str(folder / "scheduler" / SCHEDULER))
+        kernel, steps = scheduled_kernel(given, str(folder / "scheduler" / SCHEDULER))
         sampling = TokenSampling(steps=steps, guidance=pipeline.guidance)
         return TokenBundle(kernel=kernel, clock_steps=steps, codec=codec, sampling=sampling, **parts)
     card = read_json(place)
@@ -247,7 +247,7 @@ def load_token_bundle(folder: Path, opening: Opening | None = None) -> TokenBund
     )
 
 
-def _scheduled(given: Mapping[str, Any], where: str) -> tuple[Kernel, int]:
+def scheduled_kernel(given: Mapping[str, Any], where: str) -> tuple[Kernel, int]:
     """The kernel of a VQDiffusionScheduler's configuration, and its number of steps.
 
     Raises:
@@ -282,7 +282,7 @@ def _scheduler_of(bundle: TokenBundle) -> dict[str, Any] | None:
         "gamma_cum_start": round(1 - unmasked[0], 12),
         "gamma_cum_end": round(1 - unmasked[-1], 12),
     }
-    same = _scheduled(given, "its own")[0].config()
+    same = scheduled_kernel(given, "its own")[0].config()
     alike = np.allclose(same["alphas"], alphas, atol=1e-9) and np.allclose(same["unmasked"], unmasked, atol=1e-9)
     return given if alike else None
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neblina.bundle.components import Opening
 from neblina.bundle.index import INDEX, read_index
+from neblina.bundle.single_tokens import token_bundle_of_file
 from neblina.bundle.sources import resolve
 from neblina.bundle.tokens import TokenBundle, load_token_bundle, save_token_bundle
 from neblina.codecs.levels import Levels
@@ -63,23 +64,37 @@ class TokenSettings:
 
 @within_memory()
 def load_tokens(
-    model: str | Path, *, device: str | None = None, revision: str | None = None, variant: str | None = None
+    model: str | Path,
+    *,
+    device: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    text_encoder: str | Path | None = None,
 ) -> TokenModel:
-    """Open a model of tokens: a folder, ours or one of VQ-Diffusion that diffusers wrote, or a hub id.
+    """Open a model of tokens: a folder, ours or one of VQ-Diffusion that diffusers wrote, a hub id, or a `.pth` of
+    VQ-Diffusion's original release with its yaml beside it.
 
     Args:
-        model: where it is.
+        model: where it is. The yaml of a `.pth` is the one of its name, `config.yaml`, or the only one beside it.
         device: "cpu", "cuda", …; None for a GPU if there is one.
         revision: branch, tag or commit of a hub id.
         variant: of the weight files, such as fp16.
+        text_encoder: of a `.pth` that reads text: a folder or hub id with the CLIP that it was trained with and the
+            tokenizer; the release's is openai/clip-vit-base-patch32.
     Raises:
         CheckpointError: a file is missing, cut short, or does not fit the others; a model of other things.
         SettingError: a configuration that is not followed here.
     """
     place, chosen = resolve(model, revision=revision, variant=variant), pick_device(device)
+    opening = Opening(variant, device=chosen)
+    if place.is_file() and place.suffix == ".pth":
+        encoder = None if text_encoder is None else resolve(text_encoder)
+        return TokenModel(token_bundle_of_file(place, opening, text_encoder=encoder), chosen)
+    if text_encoder is not None:
+        raise SettingError(f"text_encoder is for a .pth of VQ-Diffusion's release, and {model} is none: leave it out")
     if not place.is_dir() or not is_of_tokens(place):
         raise CheckpointError(f"{model} is no model of tokens: open it with neblina.load")
-    return TokenModel(load_token_bundle(place, Opening(variant, device=chosen)), chosen)
+    return TokenModel(load_token_bundle(place, opening), chosen)
 
 
 def is_of_tokens(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -65,16 +65,60 @@ def read_checkpoint(place: Path) -> Checkpoint:
     Raises:
         CheckpointError: missing, cut short, or it holds no tensors by name.
     """
-    if not place.is_file():
-        raise CheckpointError(f"{place} is missing")
-    if place.suffix == ".safetensors":
+    if place.suffix == ".safetensors" and place.is_file():
         state = read_tensors(place)
         with safe_open(place, framework="pt") as file:
             return Checkpoint(state, file.metadata() or {})
+    return _taken(place, _tensors_of)
+
+
+def read_parts(place: Path, *names: str) -> dict[str, dict[str, Tensor]]:
+    """The tensors of several dictionaries in one file that `torch.save` wrote, such as "model" and "ema".
+
+    Returns:
+        By name of the dictionary, tensors by their names; nothing of those that the file has not.
+    Raises:
+        CheckpointError: missing, cut short, or no dictionary.
+    """
+
+    def take(content: Any, load: _Load) -> dict[str, dict[str, Tensor]]:
+        if not isinstance(content, dict):
+            raise CheckpointError("it holds no tensors by name")
+        held = {name: content[name] for name in names if isinstance(content.get(name), dict)}
+        return {
+            name: {str(key): load(value) for key, value in part.items() if isinstance(value, Described)}
+            for name, part in held.items()
+        }
+
+    return _taken(place, take)
+
+
+def read_tensor(place: Path) -> Tensor:
+    """The one tensor of a file that `torch.save` wrote of it.
+
+    Raises:
+        CheckpointError: missing, cut short, or something else.
+    """
+
+    def take(content: Any, load: _Load) -> Tensor:
+        if not isinstance(content, Described):
+            raise CheckpointError("it is not one tensor")
+        return load(content)
+
+    return _taken(place, take)
+
+
+_Load = Callable[[Described], Tensor]
+_Taken = TypeVar("_Taken")
+
+
+def _taken(place: Path, take: Callable[[Any, _Load], _Taken]) -> _Taken:
+    """What `take` makes of a file's content, read without running anything."""
+    if not place.is_file():
+        raise CheckpointError(f"{place} is missing")
     _check_beginning(place)
     try:
-        content, load = _archive(place) if zipfile.is_zipfile(place) else _legacy(place)
-        return _tensors_of(content, load)
+        return take(*(_archive(place) if zipfile.is_zipfile(place) else _legacy(place)))
     except _DAMAGED as error:
         raise CheckpointError(f"{place} is damaged or cut short: {error}") from error
     except CheckpointError as error:
@@ -94,9 +138,6 @@ def _check_beginning(place: Path) -> None:
             f"{place} is no checkpoint: a .ckpt, .pt, .pth or .bin file begins as an archive or a pickle, and this one "
             f"with {start!r}. Give a model's folder, its .safetensors or its checkpoint."
         )
-
-
-_Load = Callable[[Described], Tensor]
 
 
 def _tensors_of(content: Any, load: _Load) -> Checkpoint:
