@@ -96,6 +96,7 @@ def test_a_ddpm_folder_that_diffusers_wrote_opens_here_with_equal_pictures(
     assert float((theirs - ours).abs().max()) <= 1e-4
 
 
+@pytest.mark.slow
 def test_all_thousand_steps_agree_too(tmp_path: Path) -> None:
     torch.manual_seed(2)
     pipeline = DDPMPipeline(UNet2DModel(**CONFIG).eval(), DDPMScheduler())

@@ -59,6 +59,7 @@ def test_what_would_make_a_score_meaningless_is_refused() -> None:
         frechet_distance(pictures[:1], pictures[:1], Pixels())
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_the_measured_numbers_know_good_from_bad() -> None:
     """Real held-out digits score like real ones; noise, and digits of the wrong class, do not."""

@@ -19,6 +19,7 @@ def test_the_page_is_the_one_of_the_stored_measurements() -> None:
     assert {row["name"] for row in rows} == {entry.name for _, entry in samplers.items()}
 
 
+@pytest.mark.slow
 def test_the_stored_measurements_are_those_of_this_code() -> None:
     stored = {row["name"]: row for row in json.loads((DOCS / "samplers.json").read_text())}
     for row in measure_card():

@@ -25,11 +25,12 @@ from neblina.tasks.describing import describe
 from neblina.tasks.fingerprint import fingerprint
 from neblina.tasks.keeping import keep, keep_sheet, ready
 from neblina.tasks.making import make, open_model
-from neblina.tasks.order import Order
+from neblina.tasks.order import SHARED, Order, own_kinds
 from neblina.tasks.preview import Preview
 from neblina.tasks.provenance import Input, Provenance, read_provenance, save_picture
 from neblina.tasks.recipe import Made
 from neblina.tasks.reproducing import difference, order_from
+from neblina.tasks.verbs import verbs
 
 
 @pytest.fixture(scope="module")
@@ -542,3 +543,8 @@ def test_a_sheet_takes_the_place_of_a_sheet_and_of_nothing_else(tmp_path: Path) 
         assert keep_sheet([red(), red()], tmp_path, columns=2).name == "sheet-3.png"
     assert (tmp_path / "sheet.png").read_bytes() == mine
     assert (tmp_path / "sheet-2.png").read_bytes() == b"notes"
+
+
+@pytest.mark.parametrize("verb", list(verbs))
+def test_no_argument_of_a_verb_is_called_as_a_setting_is(verb: str) -> None:
+    assert not own_kinds(verb).keys() & SHARED.keys()

@@ -89,7 +89,7 @@ class Sampling:
         Error that an adaptive sampler keeps to in place of a number of steps: 0.02 is quick, 0.001 accurate.
     truncation
         Share of the probability that tokens are drawn from, of a model of tokens; 1 is all of it.
-    top
+    top_classes
         Most classes that a token is drawn from; 0 for any number.
     setting
         Any other setting of the sampler, as name=number; may be given several times.
@@ -127,7 +127,7 @@ class Sampling:
     eta: float | None = None
     tolerance: float | None = None
     truncation: float | None = None
-    top: Whole = 0
+    top_classes: Whole = 0
     setting: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None
     schedule: str | None = None
     long_prompt: Literal["refuse", "chunk", "cut"] = "refuse"

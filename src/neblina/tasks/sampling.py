@@ -88,8 +88,8 @@ def route_of(bundle: Bundle, settings: Settings) -> Route:
         SettingError: an unknown name, steps for a sampler that chooses its own, or tensors for settings of one.
     """
     default = bundle.sampling
-    if settings.truncation is not None or settings.top:
-        raise SettingError("truncation and top are about classes of tokens, and this model makes none: leave them out")
+    if settings.truncation is not None or settings.top_classes:
+        raise SettingError("truncation and top_classes are about tokens, and this model makes none: leave them out")
     sampler = settings.sampler or default.sampler
     if settings.steps is not None and samplers[sampler].adaptive:
         raise SettingError(f"{sampler} chooses its own steps; give it a tolerance in place of steps")

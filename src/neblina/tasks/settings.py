@@ -46,7 +46,7 @@ class Settings:
         classifier_scale: weight of the classifier; None is 1.
         schedule: sample on this noise schedule in place of the one the model was trained on.
         truncation: share of the probability that tokens are drawn from, in (0, 1]; of models of tokens.
-        top: most classes that a token is drawn from, 0 for any number; of models of tokens.
+        top_classes: most classes that a token is drawn from, 0 for any number; of models of tokens.
         settings: of the sampler, such as {"eta": 0.5}.
         long_prompt: what to do with a prompt that the text encoder cannot read whole: refuse, chunk or cut.
         clip_skip: layers at the text encoder's end that are left out.
@@ -76,7 +76,7 @@ class Settings:
     classifier_scale: float | None = None
     schedule: str | None = None
     truncation: float | None = None
-    top: int = 0
+    top_classes: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     long_prompt: str = "refuse"
     clip_skip: int | None = None

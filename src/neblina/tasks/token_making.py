@@ -21,8 +21,11 @@ _OPENING = ("revision", "variant")
 
 
 def asks_for_tokens(model: str) -> bool:
-    """Whether a path is a folder of a model of tokens."""
-    return Path(model).is_dir() and is_of_tokens(Path(model))
+    """Whether a path is a model of tokens: a folder of one, or a `.pth` of VQ-Diffusion's release, with its yaml."""
+    place = Path(model)
+    if place.is_dir():
+        return is_of_tokens(place)
+    return place.suffix == ".pth" and place.is_file() and any(place.parent.glob("*.y*ml"))
 
 
 def open_token_model(order: Order, *, device: str | None = None) -> TokenModel:

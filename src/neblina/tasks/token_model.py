@@ -38,7 +38,7 @@ class TokenSettings:
         guidance: weight w of classifier-free guidance in log-probabilities; 1 is none.
         negative: what guidance goes away from, in place of what the model learned for it.
         truncation: share of the probability that is drawn from, in (0, 1].
-        top: most classes that are drawn from; 0 for any number.
+        top_classes: most classes that are drawn from; 0 for any number.
         settings: of the sampler, such as {"temperature": 2.0}.
         seed: any integer.
         offset: number of the first sample under the seed.
@@ -53,7 +53,7 @@ class TokenSettings:
     guidance: float | None = None
     negative: str | None = None
     truncation: float | None = None
-    top: int = 0
+    top_classes: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     offset: int = 0
@@ -199,7 +199,7 @@ class TokenModel:
                     steps=sampling.steps if asked.steps is None else asked.steps,
                     guidance=weight,
                     truncation=sampling.truncation if asked.truncation is None else asked.truncation,
-                    top=asked.top,
+                    top=asked.top_classes,
                     seed=asked.seed,
                     device=self.device,
                     settings=asked.settings,
