@@ -261,6 +261,19 @@ def test_a_number_falls_on_the_class_whose_share_it_lies_in() -> None:
         assert int(drawn(logs, torch.tensor([place], dtype=D))) == expected
 
 
+@pytest.mark.parametrize("classes", [256, 300, 1000])
+def test_among_many_classes_the_same_law_is_drawn(classes: int) -> None:
+    logs = (3 * torch.randn(classes, generator=torch.Generator().manual_seed(0), dtype=D)).log_softmax(0)
+    logs[5:150] = ZERO
+    logs = logs.log_softmax(0).clamp(min=ZERO)
+    count = 200_000
+    grid = (torch.arange(count, dtype=D) + 0.5) / count
+    found = drawn(logs.expand(count // 50, classes)[None], grid[None, ::50])[0]
+    shares = torch.bincount(found, minlength=classes).double() / len(found)
+    assert torch.allclose(shares, logs.exp(), atol=2 / len(found))
+    assert float(shares[5:150].sum()) == 0
+
+
 def test_neighbours_are_those_in_embedding_space() -> None:
     line = torch.arange(6.0)[:, None]
     near = _matrix(NearestNeighbours(line, neighbours=2), 0.0, 0.05)
