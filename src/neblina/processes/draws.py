@@ -30,7 +30,7 @@ def drawn(log_probs: Tensor, uniform: Tensor) -> Tensor:
     missing = -classes % _BLOCK
     if missing:
         probabilities = torch.nn.functional.pad(probabilities, (0, missing))
-    blocks = probabilities.unflatten(-1, (-1, _BLOCK))
+    blocks = probabilities.reshape(*probabilities.shape[:-1], -1, _BLOCK)
     block, share = _fallen(blocks.sum(-1), uniform)
     chosen = blocks.gather(-2, block[..., None, None].expand(*block.shape, 1, _BLOCK))[..., 0, :]
     return block * _BLOCK + _fallen(chosen, share)[0]
