@@ -11,6 +11,7 @@ from neblina.core.atomic import write_file
 
 BLUE, ORANGE, GREY = "#2a6f97", "#d97706", "#777777"
 CELL, ZOOM = 112, 2  # of the sheet
+_LEFT_OUT = ("0.1", "0.3", "0.4")  # shares that the sheet does not show
 
 
 def report(done: dict[str, Any], pictures: Path, folder: Path) -> None:
@@ -95,7 +96,7 @@ def curve(rows: dict[str, Any], real: dict[str, Any], place: Path) -> None:
 
 def sheet(scenes: list[dict[str, Any]], pictures: dict[str, Any], names: list[str], place: Path) -> None:
     """A scene a column, a way a row; boxes with the classes asked for."""
-    rows = [name for name in names if f"{name}/0" in pictures]
+    rows = [name for name in names if f"{name}/0" in pictures and name.split(", ")[-1] not in _LEFT_OUT]
     left, high = 150, CELL * ZOOM + 6
     whole = Image.new("RGB", (left + high * len(scenes), high * len(rows)), "white")
     draw = ImageDraw.Draw(whole)
@@ -113,5 +114,5 @@ def sheet(scenes: list[dict[str, Any]], pictures: dict[str, Any], names: list[st
                 x0, y0, x1, y1 = (ZOOM * value for value in box)
                 draw.rectangle((x + x0, y + y0, x + x1 - 1, y + y1 - 1), outline="#d97706")
                 draw.text((x + x0 + 2, y + y0), str(label), fill="#60a5fa")
-    whole = whole.quantize(64)
+    whole = whole.quantize(16)
     write_file(place, lambda aside: whole.save(aside, optimize=True))
