@@ -66,6 +66,7 @@ def test_train_help_lists_every_setting_of_the_recipe() -> None:
         assert setting in out
 
 
+@pytest.mark.slow
 def test_train_generate_and_info_from_a_zip_of_pictures(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
         for number in range(20):
@@ -174,6 +175,7 @@ def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_average_of_any_length_is_made_after_training(tmp_path: Path) -> None:
     recipe = ["--objective.times", "score-norm", "--objective.loss", "hybrid", "--training.snapshots-every", "1"]
     done = neblina("train", "digits", *TINY, *recipe, "--out", "run", cwd=tmp_path)
@@ -188,6 +190,7 @@ def test_an_average_of_any_length_is_made_after_training(tmp_path: Path) -> None
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_guidance_has_its_options_and_refuses_what_cannot_be(tmp_path: Path) -> None:
     save_bundle(small_bundle(classes=3, schedule="cosine"), tmp_path / "model")
     save_bundle(small_bundle(classes=3, schedule="cosine", seed=3), tmp_path / "weaker")
@@ -205,6 +208,7 @@ def test_guidance_has_its_options_and_refuses_what_cannot_be(tmp_path: Path) -> 
 
 
 @pytest.mark.training
+@pytest.mark.slow
 def test_a_classifier_trains_by_its_recipe(tmp_path: Path) -> None:
     done = neblina("train", "digits-classifier", *TINY, "--out", "run", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -216,6 +220,7 @@ def test_a_classifier_trains_by_its_recipe(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_evaluate_says_the_numbers_and_where_they_are(tmp_path: Path) -> None:
     save_bundle(small_bundle(classes=2, schedule="cosine", parameterisation="v"), tmp_path / "model")
     for name in ("0", "1"):
@@ -276,6 +281,7 @@ def test_samplers_are_listed_and_measured() -> None:
     assert "Did you mean ddim" in refused("samplers", "dim")
 
 
+@pytest.mark.slow
 def test_a_walk_is_asked_for_by_tolerance_settings_schedule_and_start(tmp_path: Path) -> None:
     save_bundle(small_bundle(classes=3, schedule="cosine", parameterisation="v"), tmp_path / "model")
     tolerant = ["generate", "model", "--label", "1", "--sampler", "adaptive", "--tolerance", "0.1"]

@@ -80,6 +80,7 @@ class KnowsItsVariance(Oracle):
 
 
 @pytest.mark.parametrize("name", ["linear", "flow"])
+@pytest.mark.slow
 def test_rounded_gaussian_pictures_cost_their_exact_bits_both_ways(name: str) -> None:
     """Within 0.01 bits per dimension of −log₂ P of the very same pictures: the paired difference."""
     mean, std, count, side = 0.1, 0.18, 192, 32

@@ -85,6 +85,7 @@ def test_the_callback_sees_every_answer_and_can_stop_early() -> None:
     assert torch.equal(stopped, seen[-1].posterior.mean)
 
 
+@pytest.mark.slow
 def test_a_grid_that_ends_early_is_truncated_sampling() -> None:
     """Stopping at t > 0 leaves samples of q(x_t)."""
     noise = SampleNoise(0, range(4000))

@@ -36,6 +36,7 @@ def state_digest(folder: Path) -> str:
 
 @pytest.mark.training
 @pytest.mark.parametrize("times", ["score-norm", "loss-second-moment"])
+@pytest.mark.slow
 def test_what_importance_sampling_remembers_survives_a_kill(times: str, tmp_path: Path) -> None:
     """The kill comes after the density has begun to differ from uniform, and between two checkpoints."""
     recipe = wanting({"times": times}, images=60 * 64, batch=64, checkpoint_every=7)

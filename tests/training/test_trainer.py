@@ -112,6 +112,7 @@ def test_the_average_of_constant_weights_is_the_weights() -> None:
 
 @pytest.mark.training
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.slow
 def test_every_precision_learns_one_picture(precision: str) -> None:
     recipe = build_recipe(
         {
