@@ -129,13 +129,13 @@ def save_tokens(order: "Order", output: Output) -> "list[Made]":
         place = next(place for place in names(output.out / "texts.txt") if not place.exists())
         write_file(place, lambda aside: aside.write_text("\n\n".join(texts) + "\n"))
         console.print("\n\n".join(texts), markup=False)
-        console.print(f"{order.verb}: {len(texts)} texts in {seconds:.1f} s    {place}")
+        count = f"{len(texts)} texts" if len(texts) > 1 else "1 text"
+        console.print(f"{order.verb}: {count} in {seconds:.1f} s    {place}")
         return []
     places = keep(made, output.out)
     shown = places[0] if len(made) == 1 else keep_sheet(made, output.out, columns=min(len(made), 8))
-    console.print(
-        f"{order.verb}: {len(made)} pictures in {seconds:.1f} s ({len(made) / seconds:.2g} images/s)    {shown}"
-    )
+    count = f"{len(made)} pictures" if len(made) > 1 else "1 picture"
+    console.print(f"{order.verb}: {count} in {seconds:.1f} s ({len(made) / seconds:.2g} images/s)    {shown}")
     return made
 
 

@@ -93,7 +93,7 @@ def train(
         )
     console.print(f"trained in {time.perf_counter() - began:.0f} s")
     console.print(f"the model                                 {model}")
-    if recipe.kind != "classifier":
+    if recipe.kind != "classifier" and recipe.tokens.of != "letters":
         console.print(f"samples while training                    {folder / 'samples'}")
     console.print(f"the loss                                  {folder / 'loss.png'}")
     if recipe.kind == "tokens":

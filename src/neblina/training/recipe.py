@@ -285,7 +285,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     elif Path(name).exists():
         return load_recipe("pictures", _merged({"name": _stem(name), "data": {"source": name}}, overrides or {}))
     else:
-        choose("recipe, a YAML file or a path to pictures", name, shipped)
+        choose("recipe, a YAML file or a path to pictures or a text", name, shipped)
         raise AssertionError
     content = written.Written(where, text).values("a recipe is settings under names")
     return build_recipe(_merged(content, overrides or {}), where, text)
