@@ -2,18 +2,16 @@
 
 import json
 import re
-import sys
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pytest
 import yaml
 from models import small_bundle
 from PIL import Image
+from typed import Typed, typed_in
 
 from neblina.bundle.folder import save_bundle
-from neblina.cli.main import run
 from neblina.tasks.provenance import read_provenance
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
@@ -25,12 +23,6 @@ elements:
   - {label: 1, box: [0, 0, 0.5, 1]}
   - {label: 2, mask: masks/place.png}
 """
-
-
-class Typed(Protocol):
-    """What a command prints, after it ended with the exit status that is expected."""
-
-    def __call__(self, *words: str, ends: int = 0) -> str: ...
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +46,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def typed(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
     """Commands in a folder, in this process: they start in no time."""
-    monkeypatch.chdir(desk)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def command(*words: str, ends: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["neblina", *words])
-        capsys.readouterr()
-        try:
-            run()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = "".join(capsys.readouterr())
-        assert status == ends, said
-        return said
-
-    return command
+    return typed_in(desk, monkeypatch, capsys)
 
 
 def names(folder: Path) -> list[str]:

@@ -1,15 +1,13 @@
 """Models of tokens as they are typed: trained on a text, asked for texts and pictures, refused in words."""
 
-import sys
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 import torch
+from typed import Typed, typed_in
 
 import neblina
 from neblina.bundle.tokens import TokenBundle, TokenSampling, save_token_bundle
-from neblina.cli.main import run
 from neblina.codecs.levels import Levels
 from neblina.core.errors import CheckpointError
 from neblina.nets.token_config import SequenceTransformerConfig
@@ -17,12 +15,6 @@ from neblina.nets.token_transformer import TokenTransformer
 from neblina.processes.kernels import uniform
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
-
-
-class Typed(Protocol):
-    """What a command prints, after it ended with the exit status that is expected."""
-
-    def __call__(self, *words: str, ends: int = 0) -> str: ...
 
 
 @pytest.fixture
@@ -34,22 +26,7 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     sampling = TokenSampling(steps=5, guidance=2.0)
     bundle = TokenBundle(net, uniform(2), 10, Levels(2), label_names=("off", "on"), null_label=2, sampling=sampling)
     save_token_bundle(bundle, tmp_path / "pixels")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def command(*words: str, ends: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["neblina", *words])
-        capsys.readouterr()
-        try:
-            run()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = "".join(capsys.readouterr())
-        assert status == ends, said
-        return said
-
-    return command
+    return typed_in(tmp_path, monkeypatch, capsys)
 
 
 _SMALL = ("--tokens.length", "8", "--tokens.layers", "1", "--tokens.width", "32", "--tokens.steps", "10")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pipelines
@@ -17,9 +17,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from models import small_bundle
 from oracle import clip
 from PIL import Image
+from typed import Typed, typed_in
 
 from neblina.bundle.folder import save_bundle
-from neblina.cli.main import run
 from neblina.tasks.provenance import Provenance, save_picture
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -27,31 +27,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked wit
 VERBS = ("generate", "edit", "inpaint", "outpaint", "upscale")
 
 
-class Typed(Protocol):
-    """What a command prints, after it ended with the exit status that is expected."""
-
-    def __call__(self, *words: str, ends: int = 0) -> str: ...
-
-
 @pytest.fixture
 def typed(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
     """Commands in a folder, in this process: they start in no time."""
-    monkeypatch.chdir(desk)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def command(*words: str, ends: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["neblina", *words])
-        capsys.readouterr()
-        try:
-            run()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = "".join(capsys.readouterr())
-        assert status == ends, said
-        return said
-
-    return command
+    return typed_in(desk, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError
-from neblina.nets.labelled import ClassEmbedder, ClassEmbedderConfig, LabelledTokens
 from neblina.nets.token_config import SequenceTransformerConfig, TokenTransformerConfig
 from neblina.nets.token_transformer import TokenTransformer
 
@@ -148,20 +147,6 @@ def test_training_begins_with_small_weights() -> None:
     for name in ("out.weight", "latent_image_embedding.emb.weight", "transformer_blocks.0.norm1.emb.weight"):
         assert float(net.get_parameter(name).std()) == pytest.approx(0.02, rel=0.05)
     assert float(net.get_parameter("out.bias").abs().max()) == 0
-
-
-def test_a_class_is_read_as_a_text_of_one_token() -> None:
-    reader = randomised(TokenTransformer(TokenTransformerConfig(**GRID)))
-    embedder = ClassEmbedder(ClassEmbedderConfig(num_classes=4, embed_dim=5)).requires_grad_(False)
-    net, x = LabelledTokens(reader, embedder), tokens(9)
-    text = embedder.embedding.weight[LABELS][:, None]
-    assert torch.equal(net(x, TIME, labels=LABELS), reader(x, TIME, text=text))
-    assert (net.config.num_labels, net.config.wants) == (4, Wants())
-    assert net.config.to_dict().keys() - {"classes"} == reader.config.to_dict().keys()
-    with pytest.raises(SettingError, match="vectors are 6 wide and the network reads text 5 wide"):
-        LabelledTokens(reader, ClassEmbedder(ClassEmbedderConfig(num_classes=4, embed_dim=6)))
-    with pytest.raises(SettingError, match="a SequenceTransformer knows labels"):
-        LabelledTokens(network(**SMALL), embedder)
 
 
 def test_the_configuration_says_what_the_network_reads() -> None:

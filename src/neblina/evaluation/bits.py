@@ -30,6 +30,7 @@ from neblina.core.plan import Denoiser, conditional
 from neblina.data.pictures import to_float
 from neblina.objectives.likelihood import flow_density
 from neblina.objectives.stratified import estimated_terms
+from neblina.processes.draws import uniforms
 from neblina.processes.gaussian import GaussianProcess, Variance
 
 SCALE_BITS = math.log2(127.5)
@@ -65,7 +66,7 @@ def bound_bits(
         noise: of these pictures, before its first draw.
         on_share: told the share that is done.
     """
-    uniform = _uniform(noise, torch.empty(len(pixels), terms))
+    uniform = uniforms(noise, torch.empty(len(pixels), terms))
     x0 = to_float(pixels).to(device)
     columns: list[Tensor] = []
     plan = conditional(denoiser, condition)
@@ -97,14 +98,8 @@ def ode_bits(
         DivergenceError: the ODE cannot be followed.
     """
     like = torch.empty(pixels.shape)
-    x = dequantised(pixels, _uniform(noise, like)).to(device)
+    x = dequantised(pixels, uniforms(noise, like)).to(device)
     probe = torch.where(noise(like) < 0, -1.0, 1.0).to(device)
     density = flow_density(denoiser, process, x, condition, probe, tolerance=tolerance, on_share=on_share)
     dimensions = pixels[0].numel()
     return -density.log_density / (dimensions * _NATS_IN_A_BIT) + SCALE_BITS, density.evaluations
-
-
-def _uniform(noise: SampleNoise, like: Tensor) -> Tensor:
-    """Numbers uniform in [0, 1), float64, from a normal draw through its distribution function."""
-    uniform: Tensor = torch.special.ndtr(noise(like).double())
-    return uniform.clamp(max=1 - 1e-9)

@@ -12,7 +12,6 @@ Esser, Rombach, Ommer. Taming Transformers for High-Resolution Image Synthesis. 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from neblina.core.errors import SettingError, choose
 from neblina.nets.adaptive_norm import look_up
 from neblina.nets.configuration import check_sample_size, read_config, write_config
+from neblina.nets.token_config import Places
 from neblina.nets.token_transformer import check_tokens, start_small
 from neblina.nets.transformer import Kept, TokenStyle, TransformerBlock, bends
 
@@ -28,7 +28,7 @@ _NAME = "AutoregressiveTransformer"
 
 
 @dataclass(frozen=True)
-class AutoregressiveConfig:
+class AutoregressiveConfig(Places):
     """The configuration.
 
     Attributes:
@@ -63,21 +63,6 @@ class AutoregressiveConfig:
         for field in ("num_categories", "num_attention_heads", "attention_head_dim", "num_layers", "num_class_embeds"):
             if (size := getattr(self, field)) is not None and size < 1:
                 raise SettingError(f"autoregressive transformer config: {field} = {size} is less than 1")
-
-    @property
-    def grid(self) -> tuple[int, int] | None:
-        """Height and width, in tokens; None for a line."""
-        return None if isinstance(self.sample_size, int) else self.sample_size
-
-    @property
-    def places(self) -> int:
-        """How many tokens there are."""
-        return self.sample_size if isinstance(self.sample_size, int) else prod(self.sample_size)
-
-    @property
-    def num_labels(self) -> int:
-        """Labels it knows, the null included; 0 for none."""
-        return self.num_class_embeds or 0
 
     @property
     def style(self) -> TokenStyle:

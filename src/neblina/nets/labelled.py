@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from neblina.core.conditions import Wants
 from neblina.core.errors import SettingError
 from neblina.nets.configuration import read_config, write_config
-from neblina.nets.network import Network, TokenNetwork
-from neblina.nets.token_config import TokenTransformerConfig
-from neblina.nets.token_transformer import TokenTransformer
+from neblina.nets.network import Network
 from neblina.nets.unet_condition import UNetCondition
 from neblina.nets.unet_condition_config import UNetConditionConfig
 
@@ -92,41 +90,6 @@ class LabelledUNet(Network):
     def forward(self, x: Tensor, time: Tensor, *, labels: Tensor) -> Tensor:
         """Predict; x of shape (B, in_channels, H, W), labels of shape (B,)."""
         out: Tensor = self.unet(x, time, text=self.class_embedder(labels))
-        return out
-
-
-@dataclass(frozen=True)
-class LabelledTokensConfig(TokenTransformerConfig):
-    """The transformer's configuration, but for what it is told."""
-
-    classes: int = 0
-
-    @property
-    def num_labels(self) -> int:
-        """Classes, the null included."""
-        return self.classes
-
-    @property
-    def wants(self) -> Wants:
-        """Nothing beside labels."""
-        return Wants()
-
-
-class LabelledTokens(TokenNetwork):
-    """net(x, time, labels) -> logits of the clean tokens."""
-
-    def __init__(self, transformer: TokenTransformer, embedder: ClassEmbedder) -> None:
-        super().__init__()
-        config = transformer.config
-        if not isinstance(config, TokenTransformerConfig):
-            raise SettingError("a class embedder goes with a Transformer2DModel: a SequenceTransformer knows labels")
-        _check(embedder, config.wants)
-        self.transformer, self.class_embedder = transformer, embedder
-        self.config: LabelledTokensConfig = LabelledTokensConfig(**vars(config), classes=embedder.config.num_classes)
-
-    def forward(self, x: Tensor, time: Tensor, *, labels: Tensor) -> Tensor:
-        """Predict; tokens x of shape (B, N), labels of shape (B,)."""
-        out: Tensor = self.transformer(x, time, text=self.class_embedder(labels))
         return out
 
 

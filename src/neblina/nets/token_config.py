@@ -132,8 +132,30 @@ class TokenTransformerConfig:
         return {**write_config(self, _NAME), "norm_type": _NORMS[self.num_embeds_ada_norm is not None]}
 
 
+class Places:
+    """What a size and a number of labels say: tokens in a line, or in a grid that is read row by row."""
+
+    sample_size: int | tuple[int, int]
+    num_class_embeds: int | None
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Height and width, in tokens; None for a line."""
+        return None if isinstance(self.sample_size, int) else self.sample_size
+
+    @property
+    def places(self) -> int:
+        """How many tokens there are."""
+        return self.sample_size if isinstance(self.sample_size, int) else prod(self.sample_size)
+
+    @property
+    def num_labels(self) -> int:
+        """Rows of the class embeddings, the null's included; 0 for none."""
+        return self.num_class_embeds or 0
+
+
 @dataclass(frozen=True)
-class SequenceTransformerConfig:
+class SequenceTransformerConfig(Places):
     """The configuration of a transformer over a line of tokens, or over a grid read row by row, that knows labels.
 
     The released class-conditional VQ-Diffusion models are of this kind: the label modulates the normalisation before
@@ -190,21 +212,6 @@ class SequenceTransformerConfig:
     def num_categories(self) -> int:
         """K: how many values a token of the data has; the mask is token K."""
         return self.num_vector_embeds - 1
-
-    @property
-    def grid(self) -> tuple[int, int] | None:
-        """Height and width, in tokens; None for a line."""
-        return None if isinstance(self.sample_size, int) else self.sample_size
-
-    @property
-    def places(self) -> int:
-        """How many tokens there are."""
-        return self.sample_size if isinstance(self.sample_size, int) else prod(self.sample_size)
-
-    @property
-    def num_labels(self) -> int:
-        """Rows of the class embeddings, the null's included; 0 for none."""
-        return self.num_class_embeds or 0
 
     @property
     def wants(self) -> Wants:

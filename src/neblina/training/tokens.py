@@ -41,7 +41,7 @@ from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, run
 from neblina.training.same import check_same_run
 
-_MEASURED = 256  # rows that the likelihood is measured on
+_MEASURED = 128  # rows that the likelihood is measured on
 _TERMS = 8  # steps of its bound that are evaluated for each
 
 
