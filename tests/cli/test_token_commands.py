@@ -90,3 +90,9 @@ def test_the_other_way_of_opening_says_which_is_right(typed: Typed, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"neblina\.load"):
         neblina.load_tokens(tmp_path / "empty")
+
+
+def test_a_check_finds_a_whole_model_whole_and_names_what_is_missing(typed: Typed, tmp_path: Path) -> None:
+    assert "problem" not in typed("check", "pixels")
+    (tmp_path / "pixels" / "transformer" / "config.json").unlink()
+    assert "is missing" in " ".join(typed("check", "pixels", ends=1).split())

@@ -20,6 +20,8 @@ from neblina.tasks.checks.opened import look_at_model
 from neblina.tasks.checks.parts import is_component, look_at_part, look_at_parts
 from neblina.tasks.loading import load
 from neblina.tasks.model import Model
+from neblina.tasks.token_making import asks_for_tokens
+from neblina.tasks.token_model import load_tokens
 
 
 def check(
@@ -49,6 +51,8 @@ def check(
         return Report(subject, {}, [Finding(PROBLEM, "model", str(error))])
     if place.is_dir() and is_component(place):
         return _part(subject, place, Opening(variant))
+    if place.is_dir() and asks_for_tokens(str(place)):
+        return _tokens(subject, place, Opening(variant), device)
     given = {"prediction": prediction, "ema": ema, "tokenizer": tokenizer, "vae": vae, "loras": loras}
     facts, found = _of_file(place) if place.is_file() else ({}, [])
     if facts.get("family") in ("an autoencoder alone", "TAESD"):
@@ -61,6 +65,18 @@ def check(
             said.append(Finding(PROBLEM, "model", str(error)))
         return Report(subject, facts, [*found, *said])
     return Report(subject, {**facts, **facts_of(opened)}, [*found, *look_at_model(opened)])
+
+
+def _tokens(subject: str, place: Path, opening: Opening, device: str | None) -> Report:
+    """A model of tokens: its parts, and whether they go together."""
+    found = look_at_parts(place, opening)
+    try:
+        opened = load_tokens(place, device=device, variant=opening.variant)
+    except NeblinaError as error:
+        if not any(str(error) == finding.says for finding in found):
+            found.append(Finding(PROBLEM, "model", str(error)))
+        return Report(subject, {}, found)
+    return Report(subject, opened.describe(), found)
 
 
 def facts_of(model: Model) -> dict[str, Any]:

@@ -32,9 +32,11 @@ def look_at_parts(folder: Path, opening: Opening) -> list[Finding]:
         found = [Finding(OK, INDEX, f"a {pipeline.name}")]
         named = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
         texts = pipeline.text_parts
-        used = {pipeline.network, pipeline.codec or pipeline.network, "scheduler", SMALL, *texts}
+        optional = pipeline.tokens and pipeline.codec not in named  # tokens may be letters, or levels of pixels
+        codec = pipeline.network if pipeline.codec is None or optional else pipeline.codec
+        used = {pipeline.network, codec, "scheduler", SMALL, *texts}
         parts = {name for name in named if name in used or (folder / name / "config.json").exists()}
-        parts |= {pipeline.network, pipeline.codec or pipeline.network}
+        parts |= {pipeline.network, codec}
         opening = mixing(folder, index, opening)
     for name in sorted(parts):
         found += look_at_part(folder, name, opening)
