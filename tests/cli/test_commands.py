@@ -12,6 +12,7 @@ import pytest
 import torch
 from models import small_bundle, small_classifier
 from PIL import Image
+from typed import Typed
 
 from neblina.bundle.classifier import load_classifier_bundle, save_classifier
 from neblina.bundle.folder import load_bundle, save_bundle
@@ -20,24 +21,6 @@ TINY = [
     "--network.channels=8", "--network.channels=16", "--network.groups=4", "--network.blocks=1",
     "--training.images=128", "--training.batch=32", "--training.sample-every=0",
 ]  # fmt: skip
-
-
-def neblina(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "neblina.cli.main", *words],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-        check=False,
-    )
-
-
-def refused(*words: str, cwd: Path | None = None) -> str:
-    done = neblina(*words, cwd=cwd)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr + done.stdout
-    return done.stderr + done.stdout
 
 
 @pytest.mark.parametrize(
@@ -60,40 +43,37 @@ def test_help_lists_the_commands_without_torch() -> None:
     assert out.endswith("False\n")
 
 
-def test_train_help_lists_every_setting_of_the_recipe() -> None:
-    out = neblina("train", "--help").stdout
+def test_train_help_lists_every_setting_of_the_recipe(typed: Typed) -> None:
+    out = typed("train", "--help")
     for setting in ("--optimizer.lr", "--data.holdout", "--process.schedule", "--training.precision", "--resume"):
         assert setting in out
 
 
 @pytest.mark.slow
-def test_train_generate_and_info_from_a_zip_of_pictures(tmp_path: Path) -> None:
+def test_train_generate_and_info_from_a_zip_of_pictures(tmp_path: Path, typed: Typed) -> None:
     with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
         for number in range(20):
             Image.new("RGB", (8, 8), (number * 12, 0, 0)).save(tmp_path / "one.png")
             archive.write(tmp_path / "one.png", f"{'cat' if number % 2 else 'dog'}/{number}.png")
-    done = neblina("train", "pets.zip", *TINY, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    typed("train", "pets.zip", *TINY)
     run = tmp_path / "runs" / "pets"
     assert load_bundle(run / "model").label_names == ("cat", "dog")
     assert (run / "loss.png").exists()
-    done = neblina("generate", str(run / "model"), "--label", "cat", "-n", "3", "--steps", "2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "sheet.png" in done.stdout
+    done = typed("generate", str(run / "model"), "--label", "cat", "-n", "3", "--steps", "2")
+    assert "sheet.png" in done
     assert len(list((tmp_path / "generated").glob("0-*.png"))) == 3
-    facts = json.loads(neblina("info", str(run / "model"), "--as-json").stdout)
+    facts = json.loads(typed("info", str(run / "model"), "--as-json"))
     assert facts["labels"] == ["cat", "dog"]
     assert facts["recipe"]["training"]["images"] == 128
-    assert "cat" in neblina("info", str(run / "model")).stdout
+    assert "cat" in typed("info", str(run / "model"))
 
 
-def test_settings_given_on_the_command_line_reach_the_recipe(tmp_path: Path) -> None:
-    done = neblina(
+def test_settings_given_on_the_command_line_reach_the_recipe(tmp_path: Path, typed: Typed) -> None:
+    typed(
         "train", "digits", *TINY, "--optimizer.lr", "3e-4",
         "--seed", "5", "--dtype", "bf16", "--process.settings.steps", "100", "--sampling.steps", "10",
         "--out", str(tmp_path / "run"), "--device", "cpu",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     recipe = load_bundle(tmp_path / "run" / "model").card["recipe"]
     assert recipe["optimizer"]["lr"] == 3e-4
     assert recipe["optimizer"]["decay"] == "linear"  # the recipe's own, kept
@@ -106,24 +86,33 @@ def test_settings_given_on_the_command_line_reach_the_recipe(tmp_path: Path) -> 
     ("words", "said"),
     [
         (["train", "digit"], "Did you mean digits"),
+        (["train", "digits", "--process.schedule", "cosin", "--out", "x"], "Did you mean cosine"),
+        (["train", "digits", "--device", "tpu0", "--out", "x"], "tpu0"),
+        (["train", "."], "holds no pictures"),
+        (["generate", "nothing"], "is not there"),
+        (["info", "."], "is missing"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_the_fix(words: list[str], said: str, refused: Typed) -> None:
+    assert said in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (["train", "digits", "--optimizer.lrr", "1"], "Did you mean --optimizer.lr?"),
         (["train", "digits", "--optimizer.lr", "-1"], "lr"),
         (["train", "digits", "--training.precision", "fp17"], "fp17"),
-        (["train", "digits", "--process.schedule", "cosin", "--out", "{tmp}/x"], "Did you mean cosine"),
-        (["train", "digits", "--device", "tpu0", "--out", "{tmp}/x"], "tpu0"),
-        (["train", "{tmp}"], "holds no pictures"),
-        (["generate", "{tmp}/nothing"], "is not there"),
         (["genrate", "x"], "generate"),
-        (["info", "{tmp}"], "is missing"),
     ],
 )
-def test_a_mistake_is_one_sentence_with_the_fix(words: list[str], said: str, tmp_path: Path) -> None:
-    assert said in refused(*(word.replace("{tmp}", str(tmp_path)) for word in words), cwd=tmp_path)
+def test_what_is_no_command_or_option_is_said_with_what_is_near(words: list[str], said: str, typed: Typed) -> None:
+    assert said in typed(*words, ends=2)
 
 
 @pytest.mark.slow
 @pytest.mark.training
-def test_ctrl_c_saves_says_how_to_go_on_and_it_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_saves_says_how_to_go_on_and_it_goes_on(tmp_path: Path, refused: Typed) -> None:
     words = [
         "train",
         "digits",
@@ -147,51 +136,48 @@ def test_ctrl_c_saves_says_how_to_go_on_and_it_goes_on(tmp_path: Path) -> None:
     assert "everything is saved. Go on with the same command and --resume" in said
     step = int(said.split("stopped after step ")[1].split()[0])
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").exists()
-    assert "holds a run already. Pass --resume" in refused(*words, cwd=tmp_path)
-    changed = refused(*words, "--resume", "--training.ema", "0.5", cwd=tmp_path)
+    assert "holds a run already. Pass --resume" in refused(*words)
+    changed = refused(*words, "--resume", "--training.ema", "0.5")
     assert "training.ema: 0.995 there, 0.5 here" in changed
 
 
-def test_a_recipe_file_with_a_mistake_names_the_line(tmp_path: Path) -> None:
+def test_a_recipe_file_with_a_mistake_names_the_line(tmp_path: Path, refused: Typed) -> None:
     (tmp_path / "cats.yaml").write_text("name: cats\noptimizer:\n  warmup: 10\n  learning_rte: 1.0e-3\n")
-    said = refused("train", "cats.yaml", cwd=tmp_path)
+    said = refused("train", "cats.yaml")
     assert "cats.yaml" in said
     assert "line 4: optimizer.learning_rte is not a setting" in said
 
 
-def test_generating_too_many_steps_or_a_wrong_label_is_refused(tmp_path: Path) -> None:
+def test_generating_too_many_steps_or_a_wrong_label_is_refused(tmp_path: Path, refused: Typed) -> None:
     save_bundle(small_bundle(classes=3), tmp_path / "model")
-    assert "1001 steps are more than" in refused("generate", "model", "--label", "0", "--steps", "1001", cwd=tmp_path)
-    assert "label 9 is out of range" in refused("generate", "model", "--label", "9", cwd=tmp_path)
-    assert "Did you mean heun" in refused("generate", "model", "--label", "1", "--sampler", "hun", cwd=tmp_path)
+    assert "1001 steps are more than" in refused("generate", "model", "--label", "0", "--steps", "1001")
+    assert "label 9 is out of range" in refused("generate", "model", "--label", "9")
+    assert "Did you mean heun" in refused("generate", "model", "--label", "1", "--sampler", "hun")
 
 
-def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
+def test_the_same_seed_writes_the_same_files(tmp_path: Path, typed: Typed) -> None:
     torch.manual_seed(0)
     save_bundle(small_bundle(classes=3), tmp_path / "model")
     for out in ("one", "two"):
-        assert neblina("generate", "model", "--label", "1", "-n", "2", "--out", out, cwd=tmp_path).returncode == 0
+        typed("generate", "model", "--label", "1", "-n", "2", "--out", out)
     for file in ("0-00000.png", "0-00001.png", "sheet.png"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 @pytest.mark.slow
-def test_an_average_of_any_length_is_made_after_training(tmp_path: Path) -> None:
+def test_an_average_of_any_length_is_made_after_training(tmp_path: Path, typed: Typed, refused: Typed) -> None:
     recipe = ["--objective.times", "score-norm", "--objective.loss", "hybrid", "--training.snapshots-every", "1"]
-    done = neblina("train", "digits", *TINY, *recipe, "--out", "run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = neblina("average", "run", "--length", "0.08", "--out", "averaged", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "from 4 snapshots, the profile of length 0.08 missed by" in done.stdout
+    typed("train", "digits", *TINY, *recipe, "--out", "run")
+    done = typed("average", "run", "--length", "0.08", "--out", "averaged")
+    assert "from 4 snapshots, the profile of length 0.08 missed by" in done
     wanted = ["--label", "3", "-n", "1", "--sampler", "ddpm_learned", "--steps", "2"]
-    done = neblina("generate", "averaged", *wanted, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "share of the training" in refused("average", "run", "--length", "0.5", "--out", "other", cwd=tmp_path)
+    typed("generate", "averaged", *wanted)
+    assert "share of the training" in refused("average", "run", "--length", "0.5", "--out", "other")
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
-def test_guidance_has_its_options_and_refuses_what_cannot_be(tmp_path: Path) -> None:
+def test_guidance_has_its_options_and_refuses_what_cannot_be(tmp_path: Path, typed: Typed, refused: Typed) -> None:
     save_bundle(small_bundle(classes=3, schedule="cosine"), tmp_path / "model")
     save_bundle(small_bundle(classes=3, schedule="cosine", seed=3), tmp_path / "weaker")
     save_classifier(small_classifier(), tmp_path / "classifier")
@@ -200,36 +186,33 @@ def test_guidance_has_its_options_and_refuses_what_cannot_be(tmp_path: Path) -> 
         "--guidance-interval", "0.3", "3", "--guidance-rescale", "0.5", "--threshold", "0.99", "--autoguidance",
         "weaker", "--classifier", "classifier", "--classifier-scale", "2",
     ]  # fmt: skip
-    done = neblina(*asked, *guided, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "upside down" in refused(*asked, "--guidance-interval", "3", "0.3", cwd=tmp_path)
-    assert "is a model, not a classifier" in refused(*asked, "--classifier", "weaker", cwd=tmp_path)
-    assert "is missing" in refused(*asked, "--autoguidance", "classifier", cwd=tmp_path)
+    typed(*asked, *guided)
+    assert "upside down" in refused(*asked, "--guidance-interval", "3", "0.3")
+    assert "is a model, not a classifier" in refused(*asked, "--classifier", "weaker")
+    assert "is missing" in refused(*asked, "--autoguidance", "classifier")
 
 
 @pytest.mark.training
 @pytest.mark.slow
-def test_a_classifier_trains_by_its_recipe(tmp_path: Path) -> None:
-    done = neblina("train", "digits-classifier", *TINY, "--out", "run", "--device", "cpu", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_classifier_trains_by_its_recipe(tmp_path: Path, typed: Typed, refused: Typed) -> None:
+    done = typed("train", "digits-classifier", *TINY, "--out", "run", "--device", "cpu")
     assert load_classifier_bundle(tmp_path / "run" / "model").label_names == tuple("0123456789")
     assert (tmp_path / "run" / "loss.png").exists()
-    assert "--classifier" in done.stdout
+    assert "--classifier" in done
     assert "training.label_dropout to 0" in refused(
         "train", "digits", *TINY, "--kind", "classifier", "--out", "other", cwd=tmp_path
     )
 
 
 @pytest.mark.slow
-def test_evaluate_says_the_numbers_and_where_they_are(tmp_path: Path) -> None:
+def test_evaluate_says_the_numbers_and_where_they_are(tmp_path: Path, typed: Typed, refused: Typed) -> None:
     save_bundle(small_bundle(classes=2, schedule="cosine", parameterisation="v"), tmp_path / "model")
     for name in ("0", "1"):
         (tmp_path / "held" / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (8, 8), (number * 80, 90, 0)).save(tmp_path / "held" / name / f"{number}.png")
     words = ["evaluate", "model", "--data", "held", "--terms", "2", "--tolerance", "0.1"]
-    done = neblina(*words, "--metrics", "nll", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = typed(*words, "--metrics", "nll")
     for said in (
         "6 of 6: the pictures of held",
         "variational bound",
@@ -238,15 +221,15 @@ def test_evaluate_says_the_numbers_and_where_they_are(tmp_path: Path) -> None:
         "nll.png",
         "metrics.json",
     ):
-        assert said in done.stdout
+        assert said in done
     nll = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["nll"]
-    assert f"{nll['ode']['total']['bits']:.4f}" in done.stdout
-    assert "Did you mean nll" in refused(*words, "--metrics", "nlll", cwd=tmp_path)
-    assert "no pictures were held out" in refused("evaluate", "model", cwd=tmp_path)
-    assert "terms 1000 is not 1" in refused("evaluate", "model", "--data", "held", "--terms", "1000", cwd=tmp_path)
+    assert f"{nll['ode']['total']['bits']:.4f}" in done
+    assert "Did you mean nll" in refused(*words, "--metrics", "nlll")
+    assert "no pictures were held out" in refused("evaluate", "model")
+    assert "terms 1000 is not 1" in refused("evaluate", "model", "--data", "held", "--terms", "1000")
     (tmp_path / "held" / "1" / "2.png").write_bytes(b"no picture")
-    assert "pass --skip-bad" in refused(*words, cwd=tmp_path)
-    some = neblina(*words, "--skip-bad", cwd=tmp_path).stdout
+    assert "pass --skip-bad" in refused(*words)
+    some = typed(*words, "--skip-bad")
     assert "5 of 5: the pictures of held" in some
     assert "2.png" in some
 
@@ -268,25 +251,27 @@ def test_ctrl_c_while_evaluating_reports_what_was_done(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["nll"]["pictures"] == done
 
 
-def test_samplers_are_listed_and_measured() -> None:
-    listed = neblina("samplers").stdout
+def test_samplers_are_listed_and_measured(typed: Typed, refused: Typed) -> None:
+    listed = typed("samplers")
     assert "dpmpp_2m" in listed
     assert "euler_ancestral" in listed
-    card = json.loads(neblina("samplers", "ddim", "heun", "--json").stdout)
+    card, _ = json.JSONDecoder().raw_decode(typed("samplers", "ddim", "heun", "--json"))  # progress stands behind it
     assert [row["name"] for row in card] == ["ddim", "heun"]
     assert card[1]["order_claimed"] == 2
     assert abs(card[1]["order_measured"] - 2) < 0.1
     assert card[0]["std_error"]["N(0, 0.3²)"]["20"] < 0.1
-    assert "N(0, 0.3²)" in neblina("samplers", "ddim", "--card").stdout
+    assert "N(0, 0.3²)" in typed("samplers", "ddim", "--card")
     assert "Did you mean ddim" in refused("samplers", "dim")
 
 
 @pytest.mark.slow
-def test_a_walk_is_asked_for_by_tolerance_settings_schedule_and_start(tmp_path: Path) -> None:
+def test_a_walk_is_asked_for_by_tolerance_settings_schedule_and_start(
+    tmp_path: Path, typed: Typed, refused: Typed
+) -> None:
     save_bundle(small_bundle(classes=3, schedule="cosine", parameterisation="v"), tmp_path / "model")
     tolerant = ["generate", "model", "--label", "1", "--sampler", "adaptive", "--tolerance", "0.1"]
-    assert neblina(*tolerant, cwd=tmp_path).returncode == 0
-    assert "chooses its own steps" in refused(*tolerant, "--steps", "3", cwd=tmp_path)
+    typed(*tolerant)
+    assert "chooses its own steps" in refused(*tolerant, "--steps", "3")
     asked = ["generate", "model", "--label", "1", "--steps", "3"]
     for words in (
         ["--sampler", "edm_stochastic", "--set", "churn=2e1", "--set", "churn-noise=1.0"],
@@ -294,9 +279,8 @@ def test_a_walk_is_asked_for_by_tolerance_settings_schedule_and_start(tmp_path: 
         ["--start", "generated/0-00000.png", "--t-start", "0.5", "-n", "2"],
         ["--t-end", "0.2"],
     ):
-        done = neblina(*asked, *words, cwd=tmp_path)
-        assert done.returncode == 0, (words, done.stderr)
+        typed(*asked, *words)
     for words in ("churn", "churn=["):
-        assert "is not name=number" in refused(*asked, "--set", words, cwd=tmp_path)
-    assert "give some to start from" in refused(*asked, "--t-start", "0.5", cwd=tmp_path)
-    assert "missing.png does not exist" in refused(*asked, "--start", "missing.png", cwd=tmp_path)
+        assert "is not name=number" in refused(*asked, "--set", words)
+    assert "give some to start from" in refused(*asked, "--t-start", "0.5")
+    assert "missing.png does not exist" in refused(*asked, "--start", "missing.png")

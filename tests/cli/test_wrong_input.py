@@ -12,6 +12,7 @@ import pytest
 import torch
 from models import small_bundle
 from PIL import Image
+from typed import Typed
 
 from neblina.bundle.folder import save_bundle
 
@@ -67,29 +68,21 @@ def test_ctrl_c_leaves_no_picture_and_no_preview(model: Path) -> None:
 
 
 @pytest.mark.parametrize("strength", ["0", "-0.2", "1.5", "nan"])
-def test_a_strength_outside_its_range_is_refused(strength: str, model: Path) -> None:
+def test_a_strength_outside_its_range_is_refused(strength: str, model: Path, refused: Typed) -> None:
     words = ["edit", "model", "photo.png", "--strength", strength, "--device", "cpu"]
-    done = subprocess.run([*PROGRAM, *words], cwd=model, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "strength is " in done.stderr
+    assert "strength is " in refused(*words)
     assert left(model / "generated") == []
 
 
-def test_check_says_what_is_wrong_and_exits_with_1(model: Path) -> None:
-    done = subprocess.run([*PROGRAM, "check", "model"], cwd=model, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "unet" in done.stdout
+def test_check_says_what_is_wrong_and_exits_with_1(model: Path, typed: Typed, refused: Typed) -> None:
+    assert "unet" in typed("check", "model")
     (model / "model" / "unet" / "config.json").write_text("{")
-    done = subprocess.run([*PROGRAM, "check", "model"], cwd=model, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "is damaged or cut short" in " ".join(done.stdout.split())
+    assert "is damaged or cut short" in " ".join(refused("check", "model").split())
 
 
-def test_a_network_that_answers_what_is_not_finite_is_said_by_check(tmp_path: Path) -> None:
+def test_a_network_that_answers_what_is_not_finite_is_said_by_check(tmp_path: Path, refused: Typed) -> None:
     bundle = small_bundle()
     with torch.no_grad():
         bundle.net.get_parameter("conv_in.weight").fill_(3e38)
     save_bundle(bundle, tmp_path / "model")
-    done = subprocess.run([*PROGRAM, "check", "model"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "not finite" in " ".join(done.stdout.split())
+    assert "not finite" in " ".join(refused("check", "model").split())

@@ -92,14 +92,17 @@ def load_tokens(
         return TokenModel(token_bundle_of_file(place, opening, text_encoder=encoder), chosen)
     if text_encoder is not None:
         raise SettingError(f"text_encoder is for a .pth of VQ-Diffusion's release, and {model} is none: leave it out")
-    if not place.is_dir() or not is_of_tokens(place):
+    if not place.is_dir() or not read_index(place)[1].tokens:
         raise CheckpointError(f"{model} is no model of tokens: open it with neblina.load")
     return TokenModel(load_token_bundle(place, opening), chosen)
 
 
 def is_of_tokens(folder: Path) -> bool:
-    """Whether a folder holds a model of tokens."""
-    return (folder / INDEX).exists() and read_index(folder)[1].tokens
+    """Whether a folder holds a model of tokens; one whose index cannot be read does not: whoever opens it says why."""
+    try:
+        return read_index(folder)[1].tokens
+    except CheckpointError:
+        return False
 
 
 @dataclass(frozen=True)
