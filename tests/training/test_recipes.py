@@ -53,6 +53,13 @@ def test_overrides_replace_only_what_they_name() -> None:
     assert list(differences(load_recipe("digits"), changed)) == ["optimizer.lr: 0.004 there, 0.5 here"]
 
 
+def test_another_kernel_or_schedule_begins_with_its_own_defaults() -> None:
+    assert load_recipe("mnist-tokens", {"tokens": {"kernel": "mask-and-replace"}}).tokens.settings == {"masked": 0.9}
+    assert load_recipe("mnist-tokens", {"tokens": {"kernel": "absorbing"}}).tokens.settings == {}
+    given = {"kernel": "uniform", "settings": {"schedule": "cosine"}}
+    assert load_recipe("mnist-tokens", {"tokens": given}).tokens.settings == {"schedule": "cosine"}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -309,8 +309,13 @@ def differences(one: Recipe, other: Recipe) -> Iterator[str]:
             yield f"{key}: {flat_one.get(key)!r} there, {flat_other.get(key)!r} here"
 
 
+_HAVE_SETTINGS = ("schedule", "kernel")  # what the `settings` beside it are of
+
+
 def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
+    if any(key in overrides and overrides[key] != base.get(key) for key in _HAVE_SETTINGS):
+        result.pop("settings", None)
     for key, value in overrides.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = _merged(result[key], value) if both else value
