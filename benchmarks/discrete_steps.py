@@ -39,9 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_grad_enabled(False)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, milliseconds a step\n")
-    print(
-        "| classes | tokens | diffusers | ours: mask-and-replace | absorbing | uniform | mask-and-replace, from logits |"
-    )
+    print("| classes | tokens | diffusers | ours: mask-and-replace | absorbing | uniform | the first, from logits |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for classes, tokens in ((128, 49), (512, 256), (1024, 1024), (4096, 1024), (16384, 1024)):
         theirs = VQDiffusionScheduler(num_vec_classes=classes + 1)
