@@ -13,7 +13,7 @@ from neblina.core.plan import Query, conditional
 from neblina.core.posterior import Categorical
 from neblina.denoisers.oracles import gaussian_denoiser
 from neblina.denoisers.token_oracles import EnumeratedDenoiser
-from neblina.objectives.categorical import bound, prior_loss, step_loss
+from neblina.objectives.categorical import bound_terms, prior_loss, step_loss
 from neblina.processes.dense_kernels import DiscretisedGaussian, NearestNeighbours
 from neblina.processes.discrete import DiscreteProcess
 from neblina.processes.gaussian import GaussianProcess
@@ -240,7 +240,7 @@ def test_the_bound_is_above_the_entropy_of_dependent_tokens_and_falls_towards_it
     means = []
     for steps in (1, 4, 32):
         rows = POINTS.repeat_interleave((OF_POINTS * 600).round().long(), 0)
-        terms = bound(process, plan, rows, _grid(steps), SampleNoise(0, range(len(rows))))
+        terms = bound_terms(process, plan, rows, steps, steps, SampleNoise(0, range(len(rows))))
         assert terms.shape == (600, steps + 1)
         means.append(float(terms.sum(1).mean()))
     assert means[0] > means[1] > means[2] > entropy - 0.05

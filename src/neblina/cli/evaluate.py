@@ -35,15 +35,15 @@ def evaluate(
     model
         A model folder.
     metrics
-        What to measure: nll, bits per dimension.
+        What to measure: nll, bits per dimension; of a model of tokens bits a token.
     data
-        Pictures to measure on: digits, or a path; what the recipe held out of training when left out.
+        Pictures or a text to measure on: digits, or a path; what the recipe held out of training when left out.
     count
         Pictures at most, chosen at random.
     batch
         Most pictures in one network call.
     method
-        Of nll: the variational bound, the probability-flow ODE, or both.
+        Of nll: the variational bound, the probability-flow ODE, or both; tokens have the bound alone.
     steps
         Of the bound; the schedule's own, or 1000, when left out.
     terms

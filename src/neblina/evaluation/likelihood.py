@@ -5,7 +5,6 @@ mean, and its standard error the standard deviation over pictures by the root of
 pictures differ by and what the estimates are off by, the drawn terms and the trace included.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor
 
 from neblina.core.conditions import Condition
-from neblina.core.errors import Interrupted, SettingError, choose
-from neblina.core.launch import join_processes, rank, world_size
+from neblina.core.errors import SettingError, choose
 from neblina.core.noise import SampleNoise
 from neblina.data.pictures import Pictures
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.evaluation.bits import bound_bits, ode_bits
+from neblina.evaluation.shares import Mean, OnProgress, Values, by_all, mean_of
 from neblina.objectives.likelihood import check_density
 from neblina.objectives.stratified import bound_times, strata
 from neblina.processes.gaussian import Eta, Large, Learned, Variance
@@ -47,14 +46,6 @@ class How:
     terms: int | None = None
     tolerance: float = 3e-4
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over pictures and its standard error, in bits per dimension; one picture says nothing about its error."""
-
-    bits: float
-    error: float | None
 
 
 @dataclass(frozen=True)
@@ -123,9 +114,6 @@ class Likelihood:
     ode: Flow | None
 
 
-OnProgress = Callable[[float, int], None]
-
-
 def likelihood(
     denoiser: NetworkDenoiser,
     pictures: Pictures,
@@ -152,31 +140,14 @@ def likelihood(
         Interrupted: on Ctrl-C before the first batch was done; later, what was done is returned.
     """
     measuring = _checked(denoiser, numbers, labels, how)
-    join_processes(cpu=device.type == "cpu")
-    batches = [range(start, min(start + how.batch, len(numbers))) for start in range(0, len(numbers), how.batch)]
-    mine = batches[rank() :: world_size()]
-    done, total = 0, sum(map(len, mine))
-    kept: list[_Rows] = []
-    try:
-        for places in mine:
-            chosen = [numbers[place] for place in places]
-            condition = Condition(None if labels is None else labels[list(places)])
 
-            def tell(share: float, before: int = done, size: int = len(places)) -> None:
-                if on_progress is not None:
-                    on_progress(before + size * share, total)
+    def of_batch(places: list[int], tell: Callable[[float], None]) -> Values:
+        chosen = [numbers[place] for place in places]
+        condition = Condition(None if labels is None else labels[places])
+        return _measured(measuring, pictures.read(chosen), chosen, condition, device, tell)
 
-            kept.append(_measured(measuring, pictures.read(chosen), chosen, condition, device, tell))
-            done += len(places)
-    except KeyboardInterrupt:
-        pass  # what was done is reported
-    rows = _from_all(kept)
-    if not rows:
-        raise Interrupted("stopped before the first batch was measured; smaller batches (--batch) are done sooner")
+    rows = by_all(len(numbers), how.batch, of_batch, device=device, on_progress=on_progress)
     return _summary(measuring, rows, len(numbers))
-
-
-_Rows = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -226,10 +197,11 @@ def _measured(
     condition: Condition,
     device: torch.device,
     tell: Callable[[float], None],
-) -> _Rows:
+) -> Values:
     """The values of one batch, a row a picture, and of the strata one row for all."""
     denoiser, how, cost = measuring.denoiser, measuring.how, measuring.cost
-    rows, spent, whole = {"number": torch.tensor(numbers)}, 0, sum(cost.values())
+    rows: Values = {}
+    spent, whole = 0, sum(cost.values())
     for method in how.methods:
 
         def on_share(share: float, before: int = spent, of: int = cost[method]) -> None:
@@ -266,28 +238,18 @@ def _measured(
     return rows
 
 
-def _from_all(kept: list[_Rows]) -> _Rows:
-    """The rows of every process, in the order of the pictures' numbers; empty if there are none."""
-    if world_size() > 1:
-        from accelerate.utils import gather_object  # takes a while
-
-        kept = gather_object(kept)
-    kept = sorted(kept, key=lambda rows: int(rows["number"][0]))
-    return {name: torch.cat([rows[name] for rows in kept]) for name in kept[0]} if kept else {}
-
-
-def _summary(measuring: _Measuring, rows: _Rows, asked: int) -> Likelihood:
-    count = len(rows["number"])
-    ode = Flow(_mean(rows["ode"]), float(rows["evaluations"].double().mean())) if "ode" in rows else None
+def _summary(measuring: _Measuring, rows: Values, asked: int) -> Likelihood:
+    count = len(next(rows[name] for name in ("parts", "ode") if name in rows))
+    ode = Flow(mean_of(rows["ode"]), float(rows["evaluations"].double().mean())) if "ode" in rows else None
     return Likelihood(count, asked, _bound(measuring, rows) if "parts" in rows else None, ode)
 
 
-def _bound(measuring: _Measuring, rows: _Rows) -> Bound:
+def _bound(measuring: _Measuring, rows: Values) -> Bound:
     parts, names = rows["parts"], measuring.variances  # parts: (pictures, variances, 3)
-    means = [_mean(parts[:, number].sum(1)) for number in range(len(names))]
+    means = [mean_of(parts[:, number].sum(1)) for number in range(len(names))]
     best = min(range(len(names)), key=lambda number: means[number].bits)
     others = [mean for number, mean in enumerate(means) if number != best]
-    prior, steps, reconstruction = (_mean(parts[:, best, part]) for part in range(3))
+    prior, steps, reconstruction = (mean_of(parts[:, best, part]) for part in range(3))
     edges, times = measuring.edges.tolist(), measuring.times.tolist()
     spent = (rows["strata"].sum(0)[best] / len(parts)).tolist()
     strata_ = tuple(
@@ -305,8 +267,3 @@ def _bound(measuring: _Measuring, rows: _Rows) -> Bound:
         of=edges[-1],
         strata=strata_,
     )
-
-
-def _mean(values: Tensor) -> Mean:
-    count = len(values)
-    return Mean(float(values.mean()), float(values.std() / math.sqrt(count)) if count > 1 else None)

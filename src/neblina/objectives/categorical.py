@@ -12,6 +12,7 @@ Austin et al. Structured Denoising Diffusion Models in Discrete State-Spaces. Ne
 Gu et al. Vector Quantized Diffusion Model for Text-to-Image Synthesis. CVPR 2022, eq. 9 and 10.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,37 +52,40 @@ def prior_loss(process: DiscreteProcess, x0: Tensor, dtype: torch.dtype = torch.
     return divergence(end, process.kernel.prior().to(end).expand_as(end))
 
 
-def bound(process: DiscreteProcess, plan: Plan, x0: Tensor, times: Tensor, noise: Noise) -> Tensor:
-    """The bound's terms in nats, shape (B, N + 1): the prior first, then the steps, each at one draw of x_t.
+def bound_terms(
+    process: DiscreteProcess,
+    plan: Plan,
+    x0: Tensor,
+    steps: int,
+    count: int,
+    noise: Noise,
+    on_term: Callable[[int], None] = lambda number: None,
+) -> Tensor:
+    """The bound with evenly spaced steps in nats, float64 of shape (B, count + 1),: the prior, then stretches.
 
-    Args:
-        x0: clean tokens, int64 of shape (B, *).
-        times: falling from 1 to 0, shape (N + 1,), float64.
-    """
-    terms = [prior_loss(process, x0)]
-    for t, s in pairwise(times.double().cpu().expand(len(x0), -1).T):
-        x = process.diffuse(x0, uniforms(noise, x0), t)
-        belief = categorical(evaluate(plan, Query(x, t)))
-        terms.append(step_loss(process, x0, x, t, s, belief).bound.double())
-    return torch.stack(terms, 1)
-
-
-def estimated(process: DiscreteProcess, plan: Plan, x0: Tensor, steps: int, count: int, noise: Noise) -> Tensor:
-    """An unbiased estimate of the bound with evenly spaced steps in nats, shape (B,), from `count` of them a row.
+    Time is cut into `count` stretches of as many steps, from data to noise; of each stretch one step is drawn for each
+    row and stands for all of its steps. A row's sum is an unbiased estimate of its bound; where count = steps only x_t
+    is drawn. On the CPU.
 
     Args:
         x0: clean tokens, int64 of shape (B, *).
         steps: T of the bound.
-        count: steps that are evaluated for each row, one of each of as many equal stretches of time.
+        count: steps that are evaluated for each row, 1 to T.
+        on_term: told after each how many are done.
     """
     place = uniforms(noise, x0.new_empty(len(x0), count)).cpu()
-    share = steps / count
-    total = prior_loss(process, x0).cpu()
-    for number in range(count):
-        first, last = round(number * share), round((number + 1) * share)
+    terms = [prior_loss(process, x0).cpu()]
+    for number, (first, last) in enumerate(stretches(steps, count)):
         step = first + 1 + (place[:, number] * (last - first)).long().clamp(max=last - first - 1)
         t, s = step.double() / steps, (step - 1).double() / steps
         x = process.diffuse(x0, uniforms(noise, x0), t)
         belief = categorical(evaluate(plan, Query(x, t)))
-        total = total + (last - first) * step_loss(process, x0, x, t, s, belief).bound.double().cpu()
-    return total
+        terms.append((last - first) * step_loss(process, x0, x, t, s, belief).bound.double().cpu())
+        on_term(number + 1)
+    return torch.stack(terms, 1)
+
+
+def stretches(steps: int, count: int) -> list[tuple[int, int]]:
+    """The steps 0 … T in `count` stretches of as equal length as there are, each by its ends."""
+    edges = [round(number * steps / count) for number in range(count + 1)]
+    return list(pairwise(edges))

@@ -1,18 +1,23 @@
 """Measure a model on pictures that it never saw: the numbers, a JSON file of them, and something to look at."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from neblina.core.atomic import write_file
 from neblina.core.errors import SettingError
 from neblina.core.launch import is_main_process, join_processes, world_size
-from neblina.evaluation.likelihood import How, OnProgress
-from neblina.tasks.held import open_held
+from neblina.evaluation.likelihood import How
+from neblina.evaluation.shares import OnProgress
+from neblina.tasks.held import Held, open_held
+from neblina.tasks.held_rows import HeldRows, open_held_rows
 from neblina.tasks.loading import load
-from neblina.tasks.metrics import Result, metrics
+from neblina.tasks.metrics import Result, metrics, token_metrics
 from neblina.tasks.model import Model
+from neblina.tasks.token_making import asks_for_tokens
+from neblina.tasks.token_model import TokenModel, load_tokens
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Evaluated:
 
 
 def evaluate(
-    model: Model,
+    model: Model | TokenModel,
     names: Sequence[str],
     out: Path,
     *,
@@ -66,12 +71,20 @@ def evaluate(
     how = how or How()
     if not names:
         raise SettingError(f"say what to measure: --metrics {' '.join(metrics)}")
-    chosen = {name: metrics[name] for name in names}
-    held = open_held(model, data, count, how.seed, skip_bad=skip_bad)
+    held: Held | HeldRows
+    measured: dict[str, Callable[[], Result]]
+    if isinstance(model, TokenModel):
+        of_tokens = {name: token_metrics[name] for name in names}
+        held = rows = open_held_rows(model, data, count, how.seed, skip_bad=skip_bad)
+        measured = {name: partial(one, model, rows, how, on_progress) for name, one in of_tokens.items()}
+    else:
+        of_pictures = {name: metrics[name] for name in names}
+        held = some = open_held(model, data, count, how.seed, skip_bad=skip_bad)
+        measured = {name: partial(one, model, some, how, on_progress) for name, one in of_pictures.items()}
     results: dict[str, Result] = {}
     stopped = None
-    for name, metric in chosen.items():
-        results[name] = metric(model, held, how, on_progress)
+    for name, measure in measured.items():
+        results[name] = measure()
         stopped = results[name].stopped
         if stopped is not None:
             break
@@ -85,7 +98,7 @@ def evaluate(
     return Evaluated(results, held.words, report, pictures, stopped, held.left_out)
 
 
-def load_for_evaluation(folder: str | Path, device: str | None) -> Model:
+def load_for_evaluation(folder: str | Path, device: str | None) -> Model | TokenModel:
     """Open a model where this process computes: under torchrun with GPUs, each on its own.
 
     Raises:
@@ -96,4 +109,4 @@ def load_for_evaluation(folder: str | Path, device: str | None) -> Model:
 
         join_processes(cpu=False)
         device = str(PartialState().device)
-    return load(folder, device=device)
+    return load_tokens(folder, device=device) if asks_for_tokens(str(folder)) else load(folder, device=device)

@@ -13,6 +13,7 @@ from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures, inventory, split
 from neblina.data.sources import open_pictures
 from neblina.tasks.model import Model
+from neblina.tasks.token_model import TokenModel
 from neblina.training.recipe import Recipe, build_recipe
 
 
@@ -36,7 +37,9 @@ class Held:
     left_out: tuple[str, ...] = ()
 
 
-def open_held(model: Model, data: str | None, count: int | None, seed: int, *, skip_bad: bool = False) -> Held:
+def open_held(
+    model: Model | TokenModel, data: str | None, count: int | None, seed: int, *, skip_bad: bool = False
+) -> Held:
     """The pictures to measure a model on.
 
     Args:
@@ -66,7 +69,7 @@ def open_held(model: Model, data: str | None, count: int | None, seed: int, *, s
         ours, theirs = ("x".join(map(str, shape)) for shape in (model.shape, pictures.shape))
         raise DataError(f"the model makes pictures of {ours}, and those of {source} are {theirs}")
     words = f"the pictures of {source}"
-    if recipe is not None and _same(source, recipe.data.source):
+    if recipe is not None and same_source(source, recipe.data.source):
         pictures, words = _held_out(model, pictures, recipe, source)
     numbers = batch_numbers(seed, len(pictures), 0, min(count or len(pictures), len(pictures)))
     labels = _labels(model, pictures, numbers)
@@ -76,7 +79,7 @@ def open_held(model: Model, data: str | None, count: int | None, seed: int, *, s
     return Held(pictures, words, numbers, labels, tuple(left_out))
 
 
-def _held_out(model: Model, pictures: Pictures, recipe: Recipe, source: str) -> tuple[Pictures, str]:
+def _held_out(model: Model | TokenModel, pictures: Pictures, recipe: Recipe, source: str) -> tuple[Pictures, str]:
     """What training did not see of its own source; all of it, and said, where it saw everything.
 
     Raises:
@@ -96,11 +99,12 @@ def _held_out(model: Model, pictures: Pictures, recipe: Recipe, source: str) -> 
     return held, f"the pictures of {source} held out of training"
 
 
-def _same(one: str, other: str) -> bool:
+def same_source(one: str, other: str) -> bool:
+    """Whether two names of a source are of one."""
     return one == other or (Path(one).exists() and Path(other).exists() and Path(one).samefile(other))
 
 
-def _labels(model: Model, pictures: Pictures, numbers: list[int]) -> Tensor | None:
+def _labels(model: Model | TokenModel, pictures: Pictures, numbers: list[int]) -> Tensor | None:
     """The labels of some pictures as the model numbers its classes.
 
     Raises:

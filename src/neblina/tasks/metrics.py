@@ -10,13 +10,18 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from neblina.codecs.fold import Fold
+from neblina.codecs.levels import Levels
 from neblina.core.errors import SettingError
 from neblina.core.registry import Registry
 from neblina.data.pictures import Pictures
-from neblina.evaluation.likelihood import How, Likelihood, Mean, OnProgress, likelihood
+from neblina.evaluation.likelihood import How, Likelihood, likelihood
+from neblina.evaluation.shares import Mean, OnProgress
+from neblina.evaluation.tokens import TokenLikelihood, token_likelihood
 from neblina.tasks.held import Held
+from neblina.tasks.held_rows import HeldRows
 from neblina.tasks.model import Model
-from neblina.tasks.plots import plot_likelihood
+from neblina.tasks.plots import plot_likelihood, plot_token_likelihood
+from neblina.tasks.token_model import TokenModel
 
 
 class Result(Protocol):
@@ -42,6 +47,9 @@ class Result(Protocol):
 
 Metric = Callable[[Model, Held, How, OnProgress | None], Result]
 metrics: Registry[Metric] = Registry("metric")
+
+TokenMetric = Callable[[TokenModel, HeldRows, How, OnProgress | None], Result]
+token_metrics: Registry[TokenMetric] = Registry("metric of models of tokens")
 
 
 @dataclass(frozen=True)
@@ -151,3 +159,55 @@ def nll(model: Model, held: Held, how: How, on_progress: OnProgress | None) -> L
 
 
 metrics.add(nll, "nll")
+
+
+@dataclass(frozen=True)
+class TokenLikelihoodResult:
+    """Bits a token as a metric's result; `unit` is what a token is."""
+
+    found: TokenLikelihood
+    unit: str
+
+    @property
+    def stopped(self) -> str | None:
+        done, asked = self.found.rows, self.found.asked
+        return f"stopped after {done:,} of {asked:,} rows" if done < asked else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self.found), "unit": self.unit}
+
+    def sentences(self) -> list[str]:
+        found = self.found
+        lines = [f"variational bound  {_words(found.total)} {self.unit}"]
+        lines += [f"    {name:<14} {_words(mean)}" for name, mean in (("prior", found.prior), ("steps", found.steps))]
+        if found.evaluated < found.of:
+            lines.append(f"    an unbiased estimate from {found.evaluated} of {found.of} steps a row, drawn anew")
+        return lines
+
+    def plot(self, place: Path) -> None:
+        plot_token_likelihood(self.found, self.unit, place)
+
+
+def token_nll(model: TokenModel, held: HeldRows, how: How, on_progress: OnProgress | None) -> TokenLikelihoodResult:
+    """Bits a token by the variational bound: bits per character of letters, per dimension of pixels.
+
+    Raises:
+        SettingError: by the ODE, which tokens have none of.
+    """
+    if "bound" not in how.methods:
+        raise SettingError("a model of tokens has a variational bound and no ODE: ask for --method bound")
+    codec = model.bundle.codec
+    unit = "bits/character" if codec is None else "bits/dim" if isinstance(codec, Levels) else "bits/code"
+    found = token_likelihood(
+        model.bundle.denoiser(),
+        held.rows,
+        held.numbers,
+        held.labels,
+        replace(how, batch=min(how.batch, len(held.numbers))),
+        device=model.device,
+        on_progress=on_progress,
+    )
+    return TokenLikelihoodResult(found, unit)
+
+
+token_metrics.add(token_nll, "nll")

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from neblina.core.atomic import write_file
-from neblina.evaluation.likelihood import Likelihood
+from neblina.evaluation.likelihood import Likelihood, Stratum
+from neblina.evaluation.tokens import TokenLikelihood
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,9 @@ def plot_likelihood(found: Likelihood, place: Path) -> None:
             bars.bar("bound", mean.bits, bottom=bottom, color=colour, label=f"{words} {mean.bits:.3f}")
             bottom += mean.bits
         bars.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=3, columnspacing=0.8)
-        (axes,) = over_time
-        each = [one.bits / one.steps for one in bound.strata]
-        axes.step([*(one.t for one in bound.strata), bound.strata[-1].s], [*each, each[-1]], where="post")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("t (0 is data, 1 is noise)")
-        axes.set_ylabel("bits per dimension a step")
-        axes.set_title(f"the bound's {bound.of:,} steps, {bound.variance} variance", fontsize=9)
-        axes.grid(alpha=0.3, which="both")
+        _draw_strata(over_time[0], bound.strata, "bits per dimension")
+        over_time[0].set_xscale("log")
+        over_time[0].set_title(f"the bound's {bound.of:,} steps, {bound.variance} variance", fontsize=9)
     if ode:
         totals["ODE"] = ode.total
         bars.bar("ODE", ode.total.bits, color="#2a6f97")
@@ -104,3 +99,31 @@ def plot_likelihood(found: Likelihood, place: Path) -> None:
     bars.margins(y=0.15)
     bars.set_ylabel("bits per dimension")
     write_file(place, lambda aside: figure.savefig(aside, dpi=120))
+
+
+def plot_token_likelihood(found: TokenLikelihood, unit: str, place: Path) -> None:
+    """Where the bits go: the bound by its parts, and its steps over time."""
+    from matplotlib.figure import Figure  # takes a while
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(f"{unit} of {found.rows:,} rows of tokens: at most {found.total.bits:.3f}", fontsize=11)
+    bars, over_time = figure.subplots(1, 2, width_ratios=[1, 4])
+    bars.bar("bound", found.prior.bits, color="#7b2d26", label=f"prior {found.prior.bits:.3f}")
+    bars.bar("bound", found.steps.bits, bottom=found.prior.bits, color="#f4a259", label=f"steps {found.steps.bits:.3f}")
+    bars.errorbar("bound", found.total.bits, found.total.error or 0, color="black", capsize=5)
+    bars.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.07))
+    bars.margins(y=0.15)
+    bars.set_ylabel(unit)
+    _draw_strata(over_time, found.strata, unit)
+    over_time.set_title(f"the bound's {found.of:,} steps", fontsize=9)
+    write_file(place, lambda aside: figure.savefig(aside, dpi=120))
+
+
+def _draw_strata(axes: Any, strata: Sequence[Stratum], unit: str) -> None:
+    """What a step costs, over time."""
+    each = [one.bits / one.steps for one in strata]
+    axes.step([*(one.t for one in strata), strata[-1].s], [*each, each[-1]], where="post")
+    axes.set_yscale("log")
+    axes.set_xlabel("t (0 is data, 1 is noise)")
+    axes.set_ylabel(f"{unit} a step")
+    axes.grid(alpha=0.3, which="both")

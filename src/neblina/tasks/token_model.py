@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neblina.bundle.components import Opening
-from neblina.bundle.index import INDEX, read_index
+from neblina.bundle.index import read_index
 from neblina.bundle.single_tokens import token_bundle_of_file
 from neblina.bundle.sources import resolve
 from neblina.bundle.tokens import TokenBundle, load_token_bundle, save_token_bundle

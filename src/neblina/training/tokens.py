@@ -27,7 +27,7 @@ from neblina.core.plan import conditional
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import to_uint8
 from neblina.data.tokens import Rows
-from neblina.objectives.categorical import estimated, step_loss
+from neblina.objectives.categorical import bound_terms, step_loss
 from neblina.objectives.simple import spread_uniforms
 from neblina.processes.discrete import DiscreteProcess
 from neblina.samplers.generate_tokens import generate_tokens
@@ -227,7 +227,7 @@ class TokenLearner(Learner):
             x0, noise = rows.read(some).to(self.device), SampleNoise(0, some)
             terms = min(_TERMS, self.recipe.tokens.steps)
             steps = self.recipe.tokens.steps
-            found.append(estimated(self.process, conditional(denoiser, condition), x0, steps, terms, noise))
+            found.append(bound_terms(self.process, conditional(denoiser, condition), x0, steps, terms, noise).sum(1))
         return torch.cat(found) / math.log(2) / math.prod(rows.shape)
 
     @torch.no_grad()
