@@ -38,17 +38,16 @@ def _knowing(logits: Tensor, places: int | tuple[int, int], **parts: Any) -> Tok
 
 def test_independent_letters_cost_their_own_information(tmp_path: Path) -> None:
     """−log2 p of each letter; the bound of the absorbing process is exact for letters that are independent."""
-    (tmp_path / "some.txt").write_text("abaaabca" * 4)
+    (tmp_path / "some.txt").write_text("abaaabca" * 64)
     logits = torch.tensor([0.6, 0.3, 0.1]).log()
     model = _knowing(logits, 8, alphabet="abc")
     found = evaluate(model, ["nll"], tmp_path / "out", data=str(tmp_path / "some.txt"), how=HOW)
     exact = -(5 * math.log2(0.6) + 2 * math.log2(0.3) + math.log2(0.1)) / 8
     bits = json.loads(found.report.read_text())["nll"]
-    # a letter is masked at a step with the chance of that step: each term is a draw, their sum is exactly right on average
-    assert bits["total"]["bits"] == pytest.approx(exact, abs=4 * bits["total"]["error"] + 0.02)
+    assert bits["total"]["bits"] == pytest.approx(exact, abs=3 * bits["total"]["error"])
     assert bits["prior"]["bits"] < 1e-3
     assert bits["unit"] == "bits/character"
-    assert "4 of 4 passages: the text of" in found.words
+    assert "64 of 64 passages: the text of" in found.words
     assert found.pictures["nll"].exists()
 
 
@@ -62,7 +61,7 @@ def test_pixels_cost_bits_per_dimension_on_the_pictures_that_were_held_out(tmp_p
     bits = json.loads(found.report.read_text())["nll"]
     assert (bits["rows"], bits["unit"]) == (5, "bits/dim")
     assert "held out of training" in found.words
-    assert bits["total"]["bits"] == pytest.approx(1, abs=4 * bits["total"]["error"] + 0.05)
+    assert bits["total"]["bits"] == pytest.approx(1, abs=3 * bits["total"]["error"])
 
 
 def test_a_few_steps_of_the_bound_are_said_to_be_an_estimate(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_a_few_steps_of_the_bound_are_said_to_be_an_estimate(tmp_path: Path) -> 
         (How(methods=("ode",)), "ab" * 8, "no ODE"),
         (How(steps=10, terms=11), "ab" * 8, r"terms 11 is not 1 … 10"),
         (HOW, "abz" * 8, "holds 'z', a letter that the model does not know"),
-        (HOW, "ab", "shorter"),
+        (HOW, "ab", "a passage has 4"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(how: How, text: str, said: str, tmp_path: Path) -> None:
