@@ -9,9 +9,7 @@ from sabotages import KEY, MODELS, REQUESTS, SABOTAGES
 SLIPS = {"U-Net: attention_head_dim", "U-Net: a square weight transposed"}
 ONLY_SAID = {"a mask thinner than a latent cell"}
 
-pytestmark = pytest.mark.timeout(
-    1200
-)  # all of them are carried out before the first test; on a busy machine that is long
+pytestmark = pytest.mark.timeout(1200)  # all are carried out before the first test: long, on a busy machine
 
 
 @pytest.fixture(scope="module")
