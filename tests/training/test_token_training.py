@@ -20,6 +20,7 @@ from neblina.data.tokens import Stacked, read_text
 from neblina.denoisers.token_oracles import EnumeratedDenoiser
 from neblina.nets.vq_autoencoder import VQAutoencoder, VQConfig
 from neblina.objectives.categorical import bound, estimated
+from neblina.objectives.importance import HISTORY
 from neblina.processes.discrete import DiscreteProcess
 from neblina.processes.kernels import absorbing, uniform
 from neblina.tasks.train import token_figures, train_recipe
@@ -107,6 +108,28 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None
         assert torch.equal(average[name], value)
     with pytest.raises(SettingError, match="width"):
         train_tokens(_recipe({"width": 48}), _rows(), tmp_path / "run", device="cpu", resume=True)
+
+
+def test_the_importance_of_steps_is_learned_from_every_row_and_weighs_its_loss() -> None:
+    recipe = _recipe(objective={"times": "loss-second-moment"}, training={"batch": 64, "images": 64 * 20})
+    learner = TokenLearner(recipe, _rows(), device="cpu")
+    importance = learner.importance
+    assert importance is not None
+    assert importance.bins == 10  # one a step
+    while not bool((importance.counts >= HISTORY).all()):
+        learner.advance()
+    assert int(importance.counts.sum()) == 64 * learner.step
+    importance.history *= torch.linspace(5, 1, 10)[:, None]
+    share = importance.probabilities()
+    seen: list[Any] = []
+    learn = importance.learn
+    importance.learn = lambda bins, values: (seen.append((bins, values)), learn(bins, values))  # type: ignore[method-assign, assignment, return-value]
+    before = learner.sums["loss"]
+    learner.advance()
+    ((bins, values),) = seen
+    wanted = (values / (10 * share[bins])).mean()
+    assert learner.sums["loss"] - before == pytest.approx(float(wanted), rel=1e-5)
+    assert float((wanted - values.mean()).abs()) > 1e-3
 
 
 @pytest.mark.parametrize("kernel", [uniform(3), absorbing(3)], ids=["uniform", "absorbing"])
@@ -212,6 +235,8 @@ def test_every_packaged_recipe_of_tokens_builds_its_model(name: str) -> None:
         ({"sampler": "ddim"}, {}, "sampler of tokens"),
         ({"kernel": "nearest-neighbours"}, {}, "needs tokens.of: codes"),
         ({"kernel": "discretised-gaussian", "settings": {"steps": 5}}, {}, "make them equal"),
+        ({}, {"objective": {"times": "score-norm"}}, "looks at a score, which tokens have not"),
+        ({}, {"objective": {"loss": "hybrid"}}, "objective.loss means nothing to a model of tokens"),
         ({}, {"process": {"schedule": "linear"}}, "process.schedule means nothing to a model of tokens"),
     ],
 )
@@ -219,7 +244,7 @@ def test_recipes_that_contradict_themselves_are_refused(
     tokens: dict[str, Any], sections: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        new_token_model(_recipe(tokens, **sections), _rows(), None)
+        TokenLearner(_recipe(tokens, **sections), _rows(), device="cpu")
 
 
 def test_codes_without_a_codec_are_refused(tmp_path: Path) -> None:

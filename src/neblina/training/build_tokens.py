@@ -24,7 +24,7 @@ from neblina.training.unused import EVERY, Unused, refuse_unused
 
 _UNUSED: Unused = {
     "process": EVERY,
-    "objective": EVERY,
+    "objective": ("loss", "weighting", "settings", "vlb_weight", "smallest_time"),
     "sampling": EVERY,
     "network": EVERY,
     "training": ("snapshots_every",),
