@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from exact import SCHEDULES
-from test_resume import pictures, tiny
+from learners import pictures, tiny
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError

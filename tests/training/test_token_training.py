@@ -1,4 +1,4 @@
-"""Training models of tokens: that they learn, that a run goes on to the same bits, and what is refused."""
+"""Training models of tokens: that they learn, and what is refused."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import neblina
 from neblina.bundle.codec import save_codec
@@ -82,32 +81,6 @@ def test_a_model_learns_a_law_and_says_it_in_bits(tmp_path: Path, kernel: str) -
     assert set(model.write(labels=["even", "odd", "even"], seed=1)) == {"abcdabcd", "badcbadc"}
     assert model.write(labels=[1], steps=10, seed=2) == ["badcbadc"]
     assert "bits a letter" in token_figures(folder)
-
-
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    recipe = _recipe({"dropout": 0.1})
-    whole = TokenLearner(recipe, _rows(), device="cpu")
-    for _ in range(8):
-        whole.advance()
-
-    class Stop(Exception):
-        pass
-
-    def stop(report: Any) -> None:
-        if report.step == 6:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train_tokens(recipe, _rows(), tmp_path / "run", device="cpu", on_report=stop)
-    train_tokens(recipe, _rows(), tmp_path / "run", device="cpu", resume=True)
-    last = load_file(tmp_path / "run" / "checkpoints" / "step-00000008" / "net.safetensors")
-    average = load_file(tmp_path / "run" / "checkpoints" / "step-00000008" / "ema.safetensors")
-    for name, value in whole.net.state_dict().items():
-        assert torch.equal(last[name], value)
-    for name, value in whole.ema.net.state_dict().items():
-        assert torch.equal(average[name], value)
-    with pytest.raises(SettingError, match="width"):
-        train_tokens(_recipe({"width": 48}), _rows(), tmp_path / "run", device="cpu", resume=True)
 
 
 def test_the_importance_of_steps_is_learned_from_every_row_and_weighs_its_loss() -> None:
