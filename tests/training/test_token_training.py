@@ -1,5 +1,6 @@
 """Training models of tokens: that they learn, and what is refused."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 import neblina
-from neblina.bundle.codec import save_codec
+from neblina.bundle.codec import codec_digest, save_codec
+from neblina.bundle.files import CARD
 from neblina.codecs.levels import Levels
+from neblina.codecs.vq import VQCodec
 from neblina.core.conditions import Condition
 from neblina.core.errors import CheckpointError, DataError, SettingError
 from neblina.core.noise import SampleNoise
@@ -142,13 +145,7 @@ def test_pixels_and_codes_become_models_of_pictures(tmp_path: Path) -> None:
     assert made.shape == (2, 1, 8, 8)
     assert set(made.unique().tolist()) <= {-1.0, 1.0}
     assert (tmp_path / "levels" / "samples" / "step-00000008.png").exists()
-    torch.manual_seed(0)
-    net = VQAutoencoder(
-        VQConfig(
-            1, 1, ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2, (8, 8), norm_num_groups=4, num_vq_embeddings=5
-        )
-    ).eval()
-    save_codec(net, tmp_path / "codec", {})
+    save_codec(_codec(0).net, tmp_path / "codec", {})
     with_codes = {"of": "codes", "codec": str(tmp_path / "codec"), "kernel": "nearest-neighbours"}
     from neblina.training.build_tokens import open_codec
 
@@ -182,9 +179,52 @@ def test_two_stages_are_one_command(tmp_path: Path) -> None:
     other = VQAutoencoder(VQConfig(1, 1, block_out_channels=(8,), norm_num_groups=4, num_vq_embeddings=7))
     from neblina.bundle.components import write_component
 
+    (folder / CARD).write_text(json.dumps({**json.loads((folder / CARD).read_text()), "codec_sha256": None}))
     write_component(other, folder / "vqvae")
     with pytest.raises(CheckpointError, match="tokens of 6 classes, and there are 7 codes"):
         neblina.load_tokens(folder)
+
+
+def _codec(seed: int) -> VQCodec:
+    torch.manual_seed(seed)
+    halves = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    config = {"in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "norm_num_groups": 4, **halves}
+    return VQCodec(VQAutoencoder(VQConfig.from_dict({**config, "num_vq_embeddings": 5})).eval())
+
+
+def test_a_codec_of_the_same_size_that_made_other_codes_is_refused(tmp_path: Path) -> None:
+    """On opening a model, on going on with its training, and not where nobody said which codec it was."""
+    from neblina.bundle.components import write_component
+
+    codec, other = _codec(0), _codec(1)
+    recipe, rows = _recipe({"of": "codes"}), tokens_of(_pictures(), codec)
+    folder = train_tokens(recipe, rows, tmp_path / "run", codec=codec, device="cpu")
+    mine, theirs = codec_digest(codec.net), codec_digest(other.net)
+    assert json.loads((folder / CARD).read_text())["codec_sha256"] == mine
+    neblina.load_tokens(folder, device="cpu").save(tmp_path / "again")
+    assert neblina.load_tokens(tmp_path / "again", device="cpu").bundle.codec_digest == mine
+
+    write_component(other.net, folder / "vqvae")
+    with pytest.raises(
+        CheckpointError, match=rf"vqvae holds another codec \({theirs[:12]}\).*\({mine[:12]}\).*put that codec back"
+    ):
+        neblina.load_tokens(folder)
+    with pytest.raises(SettingError, match=rf"the codec that made the tokens: '{mine}' there, '{theirs}' here"):
+        train_tokens(recipe, rows, tmp_path / "run", codec=other, resume=True, device="cpu")
+    card = json.loads((folder / CARD).read_text())
+    del card["codec_sha256"]
+    (folder / CARD).write_text(json.dumps(card))
+    assert neblina.load_tokens(folder, device="cpu").bundle.codec_digest is None
+
+
+def test_a_codec_s_digest_is_of_its_weights_and_not_of_how_they_lie() -> None:
+    codec = _codec(0).net
+    before = codec_digest(codec)
+    codec.channels_last()
+    assert codec_digest(codec) == before
+    with torch.no_grad():
+        codec.decoder.conv_out.bias[0] += 1e-6
+    assert codec_digest(codec) != before
 
 
 @pytest.mark.parametrize("name", [name for name in packaged() if load_recipe(name).kind == "tokens"])

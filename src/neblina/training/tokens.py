@@ -266,7 +266,9 @@ class TokenLearner(Learner):
 
     def _setting(self) -> dict[str, object]:
         """What else the course of a run depends on."""
+        codec = self.bundle.codec_digest
         return {
+            **({} if codec is None else {"the codec that made the tokens": codec}),
             "rows": len(self.rows),
             "their shape": list(self.rows.shape),
             "classes of tokens": self.rows.classes,
