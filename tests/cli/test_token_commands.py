@@ -33,10 +33,15 @@ _SMALL = ("--tokens.length", "8", "--tokens.layers", "1", "--tokens.width", "32"
 _SHORT = ("--tokens.evaluations", "5", "--training.images", "64", "--training.batch", "8")
 
 
-def test_a_text_file_becomes_a_model_of_its_letters(typed: Typed, tmp_path: Path) -> None:
+def test_a_text_file_becomes_a_model_of_its_letters(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "notes.txt").write_text("to be or not to be. " * 30)
+    monkeypatch.setattr("neblina.cli.progress._EVERY", 0.0)
     said = typed("train", "notes.txt", *_SMALL, *_SHORT, "--device", "cpu")
     assert "bits a letter" in said
+    assert "training notes: 8 of 8  " in said  # no terminal, no bar: lines
+    assert "16 of 23  measuring the likelihood" in said
     assert (tmp_path / "runs" / "notes" / "loss.png").exists()
     said = typed("generate", "runs/notes/model", "-n", "2", "--steps", "3", "--out", "texts")
     texts = (tmp_path / "texts" / "texts.txt").read_text().rstrip("\n").split("\n\n")

@@ -28,6 +28,7 @@ from neblina.processes.kernels import absorbing, uniform
 from neblina.tasks.train import token_figures, train_recipe
 from neblina.training.build_tokens import new_token_model, tokens_of
 from neblina.training.recipe import Recipe, build_recipe, load_recipe, packaged
+from neblina.training.run import Doing
 from neblina.training.tokens import TokenLearner, train_tokens
 
 
@@ -170,7 +171,11 @@ def test_two_stages_are_one_command(tmp_path: Path) -> None:
         {"of": "codes", "codec_recipe": str(tmp_path / "codec.yaml")},
         data={"source": str(tmp_path / "pictures"), "holdout": 0.25},
     )
-    folder = train_recipe(recipe, tmp_path / "run", device="cpu")
+    doing: list[Any] = []
+    folder = train_recipe(recipe, tmp_path / "run", device="cpu", on_report=lambda report: doing.append(report.doing))
+    assert Doing("encoding the pictures", 18, 18) in doing
+    assert Doing("measuring the likelihood", 0, 6) in doing
+    assert doing.index(Doing("encoding the pictures", 18, 18)) < doing.index(None, 3) < len(doing) - 1
     assert (tmp_path / "run" / "codec" / "model" / "vqvae").is_dir()
     model = neblina.load_tokens(folder, device="cpu")
     assert model.bundle.kernel.classes == 6

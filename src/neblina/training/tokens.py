@@ -45,6 +45,7 @@ from neblina.training.same import check_same_run
 
 _MEASURED = 128  # rows that the likelihood is measured on
 _TERMS = 8  # steps of its bound that are evaluated for each
+_AT_ONCE = 16  # rows that are measured together
 
 
 def train_tokens(
@@ -232,8 +233,9 @@ class TokenLearner(Learner):
         numbers = batch_numbers(self.recipe.training.seed, len(rows), 0, min(len(rows), _MEASURED))
         denoiser = replace(self.denoiser, net=self.ema.net)
         found = []
-        for start in range(0, len(numbers), self.recipe.training.batch):
-            some = numbers[start : start + self.recipe.training.batch]
+        for start in range(0, len(numbers), _AT_ONCE):
+            self.tell("measuring the likelihood", start, len(numbers))
+            some = numbers[start : start + _AT_ONCE]
             labels = None if rows.labels is None else rows.labels[some]
             condition = Condition(labels if self.bundle.label_names else None)
             x0, noise = rows.read(some).to(self.device), SampleNoise(0, some)
