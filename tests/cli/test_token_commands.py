@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from models import small_bundle
 from typed import Typed, typed_in
 
 import neblina
+from neblina.bundle.folder import save_bundle
 from neblina.bundle.tokens import TokenBundle, TokenSampling, save_token_bundle
 from neblina.codecs.levels import Levels
 from neblina.core.errors import CheckpointError
@@ -33,10 +35,15 @@ _SMALL = ("--tokens.length", "8", "--tokens.layers", "1", "--tokens.width", "32"
 _SHORT = ("--tokens.evaluations", "5", "--training.images", "64", "--training.batch", "8")
 
 
-def test_a_text_file_becomes_a_model_of_its_letters(typed: Typed, tmp_path: Path) -> None:
+def test_a_text_file_becomes_a_model_of_its_letters(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "notes.txt").write_text("to be or not to be. " * 30)
+    monkeypatch.setattr("neblina.cli.progress._EVERY", 0.0)
     said = typed("train", "notes.txt", *_SMALL, *_SHORT, "--device", "cpu")
     assert "bits a letter" in said
+    assert "training notes: 8 of 8  " in said  # no terminal, no bar: lines
+    assert "16 of 23  measuring the likelihood" in said
     assert (tmp_path / "runs" / "notes" / "loss.png").exists()
     said = typed("generate", "runs/notes/model", "-n", "2", "--steps", "3", "--out", "texts")
     texts = (tmp_path / "texts" / "texts.txt").read_text().rstrip("\n").split("\n\n")
@@ -87,8 +94,11 @@ def test_what_cannot_be_done_is_said_in_a_line(
 def test_the_other_way_of_opening_says_which_is_right(typed: Typed, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neblina\.load_tokens"):
         neblina.load(tmp_path / "pixels")
+    save_bundle(small_bundle(), tmp_path / "pictures")
+    with pytest.raises(CheckpointError, match=r"neblina\.load$"):
+        neblina.load_tokens(tmp_path / "pictures")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"neblina\.load"):
+    with pytest.raises(CheckpointError, match=r"model_index\.json is missing"):
         neblina.load_tokens(tmp_path / "empty")
 
 

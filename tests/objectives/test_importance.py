@@ -1,20 +1,34 @@
 """Importance sampling of times changes the variance of the gradient and never its expectation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from exact import SCHEDULES
-from test_resume import pictures, tiny
+from learners import pictures, tiny
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
+from neblina.core.posterior import Categorical
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.denoisers.oracles import gaussian_denoiser
 from neblina.denoisers.parameterisations import parameterisations
-from neblina.objectives.importance import BINS, HISTORY, Importance, make_importance, rules, squared_score
+from neblina.objectives.categorical import step_loss
+from neblina.objectives.importance import (
+    BINS,
+    HISTORY,
+    Importance,
+    make_importance,
+    make_step_importance,
+    rules,
+    squared_score,
+    step_time,
+)
 from neblina.objectives.simple import compare
+from neblina.processes.discrete import DiscreteProcess
 from neblina.processes.gaussian import GaussianProcess
+from neblina.processes.kernels import mask_and_replace
 from neblina.processes.tables import Cosine
 from neblina.training.trainer import Trainer
 
@@ -23,22 +37,24 @@ LEARNING = [name for name in rules if rules[name] is not None]
 
 def learned(name: str, schedule: Any, smallest: float = 1e-3, seed: int = 0) -> Importance:
     """A density with something in its history."""
-    importance = make_importance(name, schedule, smallest)
+    return filled(make_importance(name, schedule, smallest), seed)
+
+
+def filled(importance: Importance | None, seed: int = 0) -> Importance:
+    """Something for its history: losses that fall along time."""
     assert importance is not None
-    values = torch.rand(BINS, HISTORY, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    bins = importance.bins
+    values = torch.rand(bins, HISTORY, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for column in values.T:
-        importance.learn(torch.arange(BINS), column * torch.linspace(5, 0.1, BINS, dtype=torch.float64))
+        importance.learn(torch.arange(bins), column * torch.linspace(5, 0.1, bins, dtype=torch.float64))
     return importance
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_the_reweighted_gradient_s_expectation_is_the_uniform_one_s(name: str) -> None:
-    """One step of a hundred a bin, so that the expectation is a sum over bins: taken exactly, both ways."""
-    schedule = Cosine(steps=BINS)
-    importance = learned(name, schedule, smallest=1 / BINS)
-    share = importance.probabilities()
-    assert float(share.max() / share.min()) > 10
-    generator = torch.Generator().manual_seed(1)
+Gradient = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def of_pictures(schedule: Cosine) -> Gradient:
+    """The gradient of weighted losses at BINS times, of one picture and one noise each."""
     net = torch.nn.Conv2d(1, 1, 3, padding=1).double()
 
     class Net(torch.nn.Module):
@@ -50,12 +66,49 @@ def test_the_reweighted_gradient_s_expectation_is_the_uniform_one_s(name: str) -
             return self.inner(x) * (1 + time[:, None, None, None].double())
 
     denoiser = NetworkDenoiser(Net(), GaussianProcess(schedule), "v")
+    generator = torch.Generator().manual_seed(1)
     x0, noise = torch.randn(2, BINS, 1, 4, 4, generator=generator, dtype=torch.float64)
 
     def gradient(t: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         loss = (weight * compare(denoiser, x0, noise, t, Condition()).loss).sum()
         return torch.cat([one.flatten() for one in torch.autograd.grad(loss, tuple(net.parameters()))])
 
+    return gradient
+
+
+def of_tokens(schedule: Cosine) -> Gradient:
+    """The same of rows of tokens."""
+    process = DiscreteProcess(mask_and_replace(3))
+    table = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    generator = torch.Generator().manual_seed(1)
+    x0 = torch.randint(3, (BINS, 5), generator=generator)
+    uniform = torch.rand(BINS, 5, generator=generator, dtype=torch.float64)
+
+    def gradient(t: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        x = process.diffuse(x0, uniform, t)
+        belief = Categorical((table[x] * (1 + t[:, None, None])).log_softmax(-1))
+        parts = step_loss(process, x0, x, t, t - 1 / BINS, belief)
+        return torch.autograd.grad((weight * (parts.bound + 0.01 * parts.cross_entropy)).sum(), table)[0]
+
+    return gradient
+
+
+@pytest.mark.parametrize(
+    ("importance", "state"),
+    [
+        *((make_importance(name, Cosine(steps=BINS), 1 / BINS), of_pictures) for name in LEARNING),
+        (make_step_importance("loss-second-moment", BINS), of_tokens),
+    ],
+    ids=[*LEARNING, "loss-second-moment of tokens"],
+)
+def test_the_reweighted_gradient_s_expectation_is_the_uniform_one_s(
+    importance: Importance, state: Callable[[Cosine], Gradient]
+) -> None:
+    """One step of a hundred a bin, so that the expectation is a sum over bins: taken exactly, both ways."""
+    importance = filled(importance)
+    share = importance.probabilities()
+    assert float(share.max() / share.min()) > 10
+    gradient = state(Cosine(steps=BINS))
     everywhere = (torch.arange(BINS, dtype=torch.float64) + 1) / BINS
     uniform = gradient(everywhere, torch.full((BINS,), 1 / BINS, dtype=torch.float64))
     # the middle of every bin's share of the uniforms draws that bin, and does so with that share of probability
@@ -63,6 +116,28 @@ def test_the_reweighted_gradient_s_expectation_is_the_uniform_one_s(name: str) -
     assert torch.equal(drawn.t, everywhere)
     reweighted = gradient(drawn.t, share * drawn.weight)
     assert torch.allclose(reweighted, uniform, rtol=1e-6)  # the loss is float32
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100, 128, 1000])
+def test_any_function_of_a_step_has_its_uniform_mean_though_bins_and_steps_differ(steps: int) -> None:
+    importance = filled(make_step_importance("loss-second-moment", steps))
+    count = 400_000
+    drawn = importance.draw((torch.arange(count, dtype=torch.float64) + 0.5) / count)
+    every = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    assert set((drawn.t * steps).round().unique().tolist()) <= set(range(1, steps + 1))
+    assert step_time(every - 0.5 / steps, steps).tolist() == every.tolist()
+    for function in (torch.ones_like, torch.cos, torch.sqrt):
+        assert float((drawn.weight * function(drawn.t)).mean()) == pytest.approx(
+            float(function(every).mean()), rel=2e-3
+        )
+
+
+def test_tokens_have_no_score_to_look_at() -> None:
+    assert make_step_importance("uniform", 100) is None
+    with pytest.raises(SettingError, match=r"objective\.times = 'score-norm'.*take loss-second-moment"):
+        make_step_importance("score-norm", 100)
+    with pytest.raises(SettingError, match="Did you mean loss-second-moment"):
+        make_step_importance("loss-second-momentum", 100)
 
 
 @pytest.mark.parametrize("name", LEARNING)

@@ -1,12 +1,8 @@
-"""Codecs: they learn, a killed run goes on to the same bits, and diffusers opens what comes out."""
+"""Codecs: they learn, and diffusers opens what comes out."""
 
-import hashlib
 import json
 import math
-import multiprocessing
 import shutil
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +14,15 @@ from torch import Tensor
 from neblina.bundle.codec import load_codec, load_codec_bundle, wrapped
 from neblina.codecs.kl import KLCodec
 from neblina.codecs.vq import VQCodec
-from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, SettingError
+from neblina.core.errors import CheckpointError, DivergenceError, SettingError
 from neblina.data.pictures import InMemory, Subset, split, to_float
 from neblina.data.sheets import to_image
 from neblina.evaluation.codec import measure_codec
 from neblina.objectives.adversarial import adaptive_weight
 from neblina.tasks.train import codec_figures, train_recipe
-from neblina.training.checkpoint import list_checkpoints
 from neblina.training.codec import CodecLearner, train_codec
 from neblina.training.journal import read_log
 from neblina.training.recipe import Recipe, build_recipe, load_recipe, packaged
-from neblina.training.run import Report
 
 GAN = {"layers": 1, "channels": 4, "start": 3}
 
@@ -79,63 +73,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("codecs")
     kinds = {"codes": tiny(), "gaussian": tiny(codec=KL)}
     return {kind: train_codec(recipe, pictures(), place / kind, device="cpu") for kind, recipe in kinds.items()}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    """As in the process that is killed: sums of many threads round elsewhere."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """Hashes of all that a run ends with."""
-    last = list_checkpoints(folder / "checkpoints")[-1]
-    files = [folder / "log.jsonl", *last.iterdir(), *(file for file in (folder / "model").rglob("*") if file.is_file())]
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def run_in_a_process(recipe: Recipe, folder: Path) -> None:
-    torch.set_num_threads(1)
-    train_codec(recipe, pictures(), folder, resume=True, device="cpu")
-
-
-def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
-    """With a codebook of averages, revived codes and a rival, killed between checkpoints and log lines."""
-    recipe = tiny(GAN, {"entries": 64, "revive": 3}, images=16 * 4)
-    train_codec(recipe, pictures(), tmp_path / "undisturbed", device="cpu")
-    context = multiprocessing.get_context("fork")  # the others import for seconds; the child has one thread of its own
-    killed = tmp_path / "killed"
-    process = context.Process(target=run_in_a_process, args=(recipe, killed))
-    process.start()
-    while process.is_alive() and not list_checkpoints(killed / "checkpoints"):
-        time.sleep(0.001)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert 4 <= int(list_checkpoints(killed / "checkpoints")[-1].name.removeprefix("step-")) < 16
-    train_codec(recipe, pictures(), killed, device="cpu", resume=True)
-    assert digest(killed) == digest(tmp_path / "undisturbed")
-
-
-@pytest.mark.parametrize("codec", [KL, {"codebook": "gradient"}], ids=["gaussian", "gradient"])
-def test_ctrl_c_finishes_the_step_saves_and_goes_on_to_the_same_bits(codec: dict[str, Any], tmp_path: Path) -> None:
-    def press(report: Report) -> None:
-        if report.step == 6:
-            signal.raise_signal(signal.SIGINT)
-
-    recipe = tiny(codec=codec, images=9 * 4)
-    train_codec(recipe, pictures(), tmp_path / "whole", device="cpu")
-    with pytest.raises(Interrupted, match=r"stopped after step 7 of 9.*--resume"):
-        train_codec(recipe, pictures(), tmp_path / "parts", device="cpu", on_report=press)
-    with pytest.raises(SettingError, match="Pass --resume"):
-        train_codec(recipe, pictures(), tmp_path / "parts", device="cpu")
-    with pytest.raises(SettingError, match=r"codec\.channels: \d there, 5 here"):
-        train_codec(tiny(codec={**codec, "channels": 5}, images=9 * 4), pictures(), tmp_path / "parts", resume=True)
-    train_codec(recipe, pictures(), tmp_path / "parts", device="cpu", resume=True)
-    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
 
 
 def test_a_trained_codebook_opens_in_diffusers_and_makes_the_same_pictures(trained: dict[str, Path]) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from learners import digest, pictures, tiny
 from models import CONFIG, small_bundle
 from safetensors.torch import load_file
 from scipy.integrate import quad
-from test_resume import digest, pictures, tiny
 from torch import nn
 
 from neblina.bundle.folder import save_bundle

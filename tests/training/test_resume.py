@@ -1,17 +1,18 @@
 """Nothing is lost: a run killed anywhere and resumed ends bit for bit where an uninterrupted one does."""
 
-import hashlib
 import json
 import multiprocessing
 import random
 import resource
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from learners import KINDS, digest, pictures, run_in_a_process, tiny
 from processes import run_in_two_processes
 from safetensors import SafetensorError
 
@@ -19,67 +20,33 @@ from neblina.core.errors import CheckpointError, DivergenceError, Interrupted, S
 from neblina.data.pictures import InMemory
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from neblina.training.journal import read_log
-from neblina.training.recipe import Objective, Recipe, build_recipe
+from neblina.training.recipe import Objective, Recipe
 from neblina.training.run import Report, train
 from neblina.training.trainer import Trainer
-
-
-def tiny(**training: Any) -> Recipe:
-    return build_recipe(
-        {
-            "name": "tiny",
-            "data": {"flip": True},
-            "network": {"channels": [8, 16], "groups": 4, "blocks": 1, "dropout": 0.1},
-            "optimizer": {"decay": "cosine", "warmup": 5},
-            "training": {
-                "images": 60 * 8,
-                "batch": 8,
-                "log_every": 7,
-                "sample_every": 0,
-                "checkpoint_every": 4,
-                **training,
-            },
-        },
-        "the test's recipe",
-    )
-
-
-def pictures(count: int = 30) -> InMemory:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    return InMemory(pixels, torch.arange(count) % 3, ("a", "b", "c"))
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """Hashes of all that a run ends with."""
-    last = list_checkpoints(folder / "checkpoints")[-1]
-    files = [last / name for name in ("net.safetensors", "ema.safetensors", "optimizer.safetensors", "progress.json")]
-    files += [folder / "log.jsonl", folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"]
-    files += [last / "state.safetensors"] if (last / "state.safetensors").exists() else []
-    files += sorted((folder / "snapshots").glob("*"))
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def run_in_a_process(recipe: Recipe, folder: Path, threads: int) -> None:
-    torch.set_num_threads(threads)
-    train(recipe, pictures(), folder, resume=True, device="cpu")
 
 
 @pytest.mark.slow
 @pytest.mark.training
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16", "importance sampling and snapshots"])
-def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(kind: str, tmp_path: Path) -> None:
-    if kind.startswith("importance"):
+@pytest.mark.parametrize(
+    ("kind", "variant"),
+    [
+        *(("denoiser", variant) for variant in ("fp32", "bf16", "fp16", "importance sampling and snapshots")),
+        ("tokens", "fp32"),
+        ("codec", "fp32"),
+    ],
+)
+def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(kind: str, variant: str, tmp_path: Path) -> None:
+    if variant.startswith("importance"):
         recipe = tiny(images=240 * 8, snapshots_every=30)
         recipe = recipe.model_copy(update={"objective": Objective(times="score-norm", loss="hybrid")})
     else:
-        recipe = tiny(precision=kind, images=240 * 8)
+        recipe = KINDS[kind].recipe(precision=variant, images=240 * 8)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neblina.training.run"])
+    context.set_forkserver_preload(["neblina.training.tokens", "neblina.training.codec"])
 
     def start(folder: Path) -> Any:
-        process = context.Process(target=run_in_a_process, args=(recipe, folder, 1))
+        process = context.Process(target=run_in_a_process, args=(kind, recipe, folder))
         process.start()
         return process
 
@@ -113,6 +80,36 @@ def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(kind: str, tmp_
     process.join()
     assert process.exitcode == 0
     assert digest(killed) == digest(undisturbed)
+
+
+@pytest.mark.training
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", ["tokens", "codec"])
+def test_killed_once_and_resumed_it_ends_with_the_same_bits(kind: str, tmp_path: Path) -> None:
+    """Anywhere between the checkpoints and log lines of a run."""
+    recipe, run = KINDS[kind].recipe(images=30 * 8), KINDS[kind].run
+    run(recipe, tmp_path / "undisturbed")
+    context = multiprocessing.get_context("fork")  # the others import for seconds; the child has one thread of its own
+    killed = tmp_path / "killed"
+    process = context.Process(target=run_in_a_process, args=(kind, recipe, killed))
+    process.start()
+    while process.is_alive() and not list_checkpoints(killed / "checkpoints"):
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert 4 <= int(list_checkpoints(killed / "checkpoints")[-1].name.removeprefix("step-")) < 30
+    run(recipe, killed, resume=True)
+    assert digest(killed) == digest(tmp_path / "undisturbed")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the process that is killed: sums of many threads round elsewhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.training
@@ -178,36 +175,39 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(harm: str, tmp_p
 
 
 @pytest.mark.training
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(kind: str, tmp_path: Path) -> None:
     undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
-    recipe = tiny(images=20 * 8)
-    train(recipe, pictures(), undisturbed, device="cpu")
+    recipe, run = KINDS[kind].recipe(images=20 * 8), KINDS[kind].run
+    run(recipe, undisturbed)
 
     def press(report: Report) -> None:
         if report.step == 6:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match=r"stopped after step 7 of 20.*--resume"):
-        train(recipe, pictures(), stopped, device="cpu", on_report=press)
+        run(recipe, stopped, on_report=press)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    train(recipe, pictures(), stopped, resume=True, device="cpu")
+    with pytest.raises(SettingError, match=r"holds a run already\. Pass --resume"):
+        run(recipe, stopped)
+    run(recipe, stopped, resume=True)
     assert digest(stopped) == digest(undisturbed)
 
 
 @pytest.mark.training
-def test_resuming_with_a_changed_recipe_names_every_changed_field(tmp_path: Path) -> None:
-    train(tiny(images=8 * 8), pictures(), tmp_path, device="cpu")
-    changed = tiny(images=8 * 8, ema=0.5).model_copy(update={"optimizer": Recipe().optimizer})
+@pytest.mark.parametrize("kind", ["denoiser", "tokens", "codec"])
+def test_resuming_with_a_changed_recipe_names_every_changed_field(kind: str, tmp_path: Path) -> None:
+    recipe, run = KINDS[kind].recipe, KINDS[kind].run
+    run(recipe(images=8 * 8), tmp_path)
+    changed = recipe(images=8 * 8, ema=0.5).model_copy(update={"optimizer": Recipe().optimizer})
     with pytest.raises(SettingError) as refusal:
-        train(changed, pictures(), tmp_path, resume=True, device="cpu")
+        run(changed, tmp_path, resume=True)
     for field in (
         "training.ema: 0.999 there, 0.5 here",
         "optimizer.decay: 'cosine' there",
         "optimizer.warmup: 5 there",
     ):
         assert field in str(refusal.value)
-    with pytest.raises(SettingError, match=r"holds a run already\. Pass --resume"):
-        train(tiny(images=8 * 8), pictures(), tmp_path, device="cpu")
 
 
 @pytest.mark.training

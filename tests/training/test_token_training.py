@@ -1,16 +1,18 @@
-"""Training models of tokens: that they learn, that a run goes on to the same bits, and what is refused."""
+"""Training models of tokens: that they learn, and what is refused."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import neblina
-from neblina.bundle.codec import save_codec
+from neblina.bundle.codec import codec_digest, save_codec
+from neblina.bundle.files import CARD
 from neblina.codecs.levels import Levels
+from neblina.codecs.vq import VQCodec
 from neblina.core.conditions import Condition
 from neblina.core.errors import CheckpointError, DataError, SettingError
 from neblina.core.noise import SampleNoise
@@ -20,11 +22,13 @@ from neblina.data.tokens import Stacked, read_text
 from neblina.denoisers.token_oracles import EnumeratedDenoiser
 from neblina.nets.vq_autoencoder import VQAutoencoder, VQConfig
 from neblina.objectives.categorical import bound_terms
+from neblina.objectives.importance import HISTORY
 from neblina.processes.discrete import DiscreteProcess
 from neblina.processes.kernels import absorbing, uniform
 from neblina.tasks.train import token_figures, train_recipe
 from neblina.training.build_tokens import new_token_model, tokens_of
 from neblina.training.recipe import Recipe, build_recipe, load_recipe, packaged
+from neblina.training.run import Doing
 from neblina.training.tokens import TokenLearner, train_tokens
 
 
@@ -83,30 +87,26 @@ def test_a_model_learns_a_law_and_says_it_in_bits(tmp_path: Path, kernel: str) -
     assert "bits a letter" in token_figures(folder)
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    recipe = _recipe({"dropout": 0.1})
-    whole = TokenLearner(recipe, _rows(), device="cpu")
-    for _ in range(8):
-        whole.advance()
-
-    class Stop(Exception):
-        pass
-
-    def stop(report: Any) -> None:
-        if report.step == 6:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train_tokens(recipe, _rows(), tmp_path / "run", device="cpu", on_report=stop)
-    train_tokens(recipe, _rows(), tmp_path / "run", device="cpu", resume=True)
-    last = load_file(tmp_path / "run" / "checkpoints" / "step-00000008" / "net.safetensors")
-    average = load_file(tmp_path / "run" / "checkpoints" / "step-00000008" / "ema.safetensors")
-    for name, value in whole.net.state_dict().items():
-        assert torch.equal(last[name], value)
-    for name, value in whole.ema.net.state_dict().items():
-        assert torch.equal(average[name], value)
-    with pytest.raises(SettingError, match="width"):
-        train_tokens(_recipe({"width": 48}), _rows(), tmp_path / "run", device="cpu", resume=True)
+def test_the_importance_of_steps_is_learned_from_every_row_and_weighs_its_loss() -> None:
+    recipe = _recipe(objective={"times": "loss-second-moment"}, training={"batch": 64, "images": 64 * 20})
+    learner = TokenLearner(recipe, _rows(), device="cpu")
+    importance = learner.importance
+    assert importance is not None
+    assert importance.bins == 10  # one a step
+    while not bool((importance.counts >= HISTORY).all()):
+        learner.advance()
+    assert int(importance.counts.sum()) == 64 * learner.step
+    importance.history *= torch.linspace(5, 1, 10)[:, None]
+    share = importance.probabilities()
+    seen: list[Any] = []
+    learn = importance.learn
+    importance.learn = lambda bins, values: (seen.append((bins, values)), learn(bins, values))  # type: ignore[method-assign, assignment, return-value]
+    before = learner.sums["loss"]
+    learner.advance()
+    ((bins, values),) = seen
+    wanted = (values / (10 * share[bins])).mean()
+    assert learner.sums["loss"] - before == pytest.approx(float(wanted), rel=1e-5)
+    assert float((wanted - values.mean()).abs()) > 1e-3
 
 
 @pytest.mark.parametrize("kernel", [uniform(3), absorbing(3)], ids=["uniform", "absorbing"])
@@ -145,13 +145,7 @@ def test_pixels_and_codes_become_models_of_pictures(tmp_path: Path) -> None:
     assert made.shape == (2, 1, 8, 8)
     assert set(made.unique().tolist()) <= {-1.0, 1.0}
     assert (tmp_path / "levels" / "samples" / "step-00000008.png").exists()
-    torch.manual_seed(0)
-    net = VQAutoencoder(
-        VQConfig(
-            1, 1, ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2, (8, 8), norm_num_groups=4, num_vq_embeddings=5
-        )
-    ).eval()
-    save_codec(net, tmp_path / "codec", {})
+    save_codec(_codec(0).net, tmp_path / "codec", {})
     with_codes = {"of": "codes", "codec": str(tmp_path / "codec"), "kernel": "nearest-neighbours"}
     from neblina.training.build_tokens import open_codec
 
@@ -176,7 +170,11 @@ def test_two_stages_are_one_command(tmp_path: Path) -> None:
         {"of": "codes", "codec_recipe": str(tmp_path / "codec.yaml")},
         data={"source": str(tmp_path / "pictures"), "holdout": 0.25},
     )
-    folder = train_recipe(recipe, tmp_path / "run", device="cpu")
+    doing: list[Any] = []
+    folder = train_recipe(recipe, tmp_path / "run", device="cpu", on_report=lambda report: doing.append(report.doing))
+    assert Doing("encoding the pictures", 18, 18) in doing
+    assert Doing("measuring the likelihood", 0, 6) in doing
+    assert doing.index(Doing("encoding the pictures", 18, 18)) < doing.index(None, 3) < len(doing) - 1
     assert (tmp_path / "run" / "codec" / "model" / "vqvae").is_dir()
     model = neblina.load_tokens(folder, device="cpu")
     assert model.bundle.kernel.classes == 6
@@ -185,9 +183,52 @@ def test_two_stages_are_one_command(tmp_path: Path) -> None:
     other = VQAutoencoder(VQConfig(1, 1, block_out_channels=(8,), norm_num_groups=4, num_vq_embeddings=7))
     from neblina.bundle.components import write_component
 
+    (folder / CARD).write_text(json.dumps({**json.loads((folder / CARD).read_text()), "codec_sha256": None}))
     write_component(other, folder / "vqvae")
     with pytest.raises(CheckpointError, match="tokens of 6 classes, and there are 7 codes"):
         neblina.load_tokens(folder)
+
+
+def _codec(seed: int) -> VQCodec:
+    torch.manual_seed(seed)
+    halves = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    config = {"in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "norm_num_groups": 4, **halves}
+    return VQCodec(VQAutoencoder(VQConfig.from_dict({**config, "num_vq_embeddings": 5})).eval())
+
+
+def test_a_codec_of_the_same_size_that_made_other_codes_is_refused(tmp_path: Path) -> None:
+    """On opening a model, on going on with its training, and not where nobody said which codec it was."""
+    from neblina.bundle.components import write_component
+
+    codec, other = _codec(0), _codec(1)
+    recipe, rows = _recipe({"of": "codes"}), tokens_of(_pictures(), codec)
+    folder = train_tokens(recipe, rows, tmp_path / "run", codec=codec, device="cpu")
+    mine, theirs = codec_digest(codec.net), codec_digest(other.net)
+    assert json.loads((folder / CARD).read_text())["codec_sha256"] == mine
+    neblina.load_tokens(folder, device="cpu").save(tmp_path / "again")
+    assert neblina.load_tokens(tmp_path / "again", device="cpu").bundle.codec_digest == mine
+
+    write_component(other.net, folder / "vqvae")
+    with pytest.raises(
+        CheckpointError, match=rf"vqvae holds another codec \({theirs[:12]}\).*\({mine[:12]}\).*put that codec back"
+    ):
+        neblina.load_tokens(folder)
+    with pytest.raises(SettingError, match=rf"the codec that made the tokens: '{mine}' there, '{theirs}' here"):
+        train_tokens(recipe, rows, tmp_path / "run", codec=other, resume=True, device="cpu")
+    card = json.loads((folder / CARD).read_text())
+    del card["codec_sha256"]
+    (folder / CARD).write_text(json.dumps(card))
+    assert neblina.load_tokens(folder, device="cpu").bundle.codec_digest is None
+
+
+def test_a_codec_s_digest_is_of_its_weights_and_not_of_how_they_lie() -> None:
+    codec = _codec(0).net
+    before = codec_digest(codec)
+    codec.channels_last()
+    assert codec_digest(codec) == before
+    with torch.no_grad():
+        codec.decoder.conv_out.bias[0] += 1e-6
+    assert codec_digest(codec) != before
 
 
 @pytest.mark.parametrize("name", [name for name in packaged() if load_recipe(name).kind == "tokens"])
@@ -211,6 +252,8 @@ def test_every_packaged_recipe_of_tokens_builds_its_model(name: str) -> None:
         ({"sampler": "ddim"}, {}, "sampler of tokens"),
         ({"kernel": "nearest-neighbours"}, {}, "needs tokens.of: codes"),
         ({"kernel": "discretised-gaussian", "settings": {"steps": 5}}, {}, "make them equal"),
+        ({}, {"objective": {"times": "score-norm"}}, "looks at a score, which tokens have not"),
+        ({}, {"objective": {"loss": "hybrid"}}, "objective.loss means nothing to a model of tokens"),
         ({}, {"process": {"schedule": "linear"}}, "process.schedule means nothing to a model of tokens"),
     ],
 )
@@ -218,7 +261,7 @@ def test_recipes_that_contradict_themselves_are_refused(
     tokens: dict[str, Any], sections: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        new_token_model(_recipe(tokens, **sections), _rows(), None)
+        TokenLearner(_recipe(tokens, **sections), _rows(), device="cpu")
 
 
 def test_codes_without_a_codec_are_refused(tmp_path: Path) -> None:

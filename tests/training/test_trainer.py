@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from learners import pictures, tiny
 from processes import run_in_two_processes
-from test_resume import pictures, tiny
 
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError
@@ -191,7 +191,7 @@ def test_a_recipe_that_does_not_fit_is_refused_before_training(
 def test_two_processes_average_their_gradients_into_one_model(tmp_path: Path) -> None:
     """torchrun with two processes, one step, against the mean of both shares' losses written out by hand."""
     run_in_two_processes(
-        "from test_resume import pictures\n"
+        "from learners import pictures\n"
         "from test_trainer import plain\n"
         "from neblina.training.run import train\n"
         "train(plain(), pictures(), Path(sys.argv[1]) / 'run', device='cpu')\n",

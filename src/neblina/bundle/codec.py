@@ -1,9 +1,12 @@
 """A codec as a folder: the autoencoder in `vqvae/` or `vae/`, as diffusers opens it, and `neblina.json`."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from neblina.bundle.components import Opening, codec_of, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card
@@ -84,3 +87,31 @@ def load_codec_bundle(folder: Path, opening: Opening | None = None) -> CodecBund
     return CodecBundle(
         codec_of(module.requires_grad_(False), name), {key: value for key, value in card.items() if key not in known}
     )
+
+
+def codec_digest(net: VQAutoencoder | AutoencoderKL) -> str:
+    """SHA-256 of the weights by name, in float32, in hexadecimal: equal wherever they lie and whoever wrote them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        plain = value.detach().to("cpu", torch.float32).contiguous().numpy()
+        digest.update(f"{name} {plain.shape} ".encode())
+        digest.update(plain.tobytes())
+    return digest.hexdigest()
+
+
+def check_codec(net: VQAutoencoder, wanted: str | None, place: Path) -> None:
+    """Refuse a codec whose codes are not the tokens that a model was trained on, though there may be as many.
+
+    Args:
+        wanted: digest of the one that made the tokens; None where nobody said.
+        place: where this one lies.
+    Raises:
+        CheckpointError: naming both by their digests.
+    """
+    found = codec_digest(net) if wanted is not None else None
+    if wanted != found:
+        raise CheckpointError(
+            f"{place} holds another codec ({str(found)[:12]}) than the one whose codes this model was trained on "
+            f"({str(wanted)[:12]}), and would make noise of its tokens: put that codec back, or train a model of the "
+            "tokens of this one"
+        )

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neblina.bundle.codec import check_codec
 from neblina.bundle.components import Opening, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card, write_json
 from neblina.bundle.index import INDEX, SCHEDULER, check_classes, kept_components, mixing, read_index
@@ -75,6 +76,7 @@ class TokenBundle:
         label_names, null_label, text: as of `Bundle`.
         null: what guidance goes away from in place of the empty prompt; None for a model that learned none.
         sampling: how it samples when nothing else is asked for.
+        codec_digest: of the codec whose codes it was trained on (`bundle.codec`); None where that is not known.
         card: what else is known.
         pipeline: what its folder is made of.
     """
@@ -89,6 +91,7 @@ class TokenBundle:
     text: Texts | None = None
     null: LearnedNull | None = None
     sampling: TokenSampling = field(default_factory=TokenSampling)
+    codec_digest: str | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     pipeline: Pipeline = field(default_factory=lambda: pipelines["TokenPipeline"])
 
@@ -182,11 +185,13 @@ def save_token_bundle(bundle: TokenBundle, folder: Path, filing: Filing | None =
                 "alphabet": bundle.alphabet,
                 "levels": bundle.codec.count if isinstance(bundle.codec, Levels) else None,
                 "sampling": asdict(bundle.sampling),
+                **({} if bundle.codec_digest is None else {_CODEC: bundle.codec_digest}),
                 **bundle.card,
             },
         )
 
 
+_CODEC = "codec_sha256"  # not in the cards of earlier versions
 _SAID = ("format", "version", "kernel", "clock_steps", "labels", "null_label", "alphabet", "levels", "sampling")
 
 
@@ -194,7 +199,7 @@ def load_token_bundle(folder: Path, opening: Opening | None = None) -> TokenBund
     """Read a folder that `save_token_bundle` wrote, or one of diffusers' VQDiffusionPipeline.
 
     Raises:
-        CheckpointError: a file is missing, cut short, or does not fit the others.
+        CheckpointError: a file is missing, cut short, or does not fit the others; another codec than it was trained on.
         SettingError: a configuration with a field or value that this package does not have.
     """
     opening = opening or Opening()
@@ -234,6 +239,8 @@ def load_token_bundle(folder: Path, opening: Opening | None = None) -> TokenBund
         raise CheckpointError(f"{place} is of format {card['format']}; this version reads {FORMAT}. Upgrade neblina.")
     for key in card["sampling"]:
         choose(f"sampling setting in {place}", key, TokenSampling.__dataclass_fields__)
+    if isinstance(codec, VQCodec) and opening.variant is None and opening.dtype == torch.float32:  # others are rounded
+        check_codec(codec.net, card.get(_CODEC), folder / str(pipeline.codec))
     return TokenBundle(
         kernel=make_kernel(**card["kernel"]),
         clock_steps=card["clock_steps"],
@@ -242,7 +249,8 @@ def load_token_bundle(folder: Path, opening: Opening | None = None) -> TokenBund
         label_names=tuple(card["labels"]),
         null_label=card["null_label"],
         sampling=TokenSampling(**card["sampling"]),
-        card={key: value for key, value in card.items() if key not in _SAID},
+        codec_digest=card.get(_CODEC),
+        card={key: value for key, value in card.items() if key not in (*_SAID, _CODEC)},
         **parts,
     )
 

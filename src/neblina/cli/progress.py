@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from rich.progress import (
 )
 
 from neblina.core.launch import is_main_process
+
+_EVERY = 30.0  # seconds between lines where there is no bar
 
 # under torchrun only the first process talks
 console = Console(highlight=False, soft_wrap=True, quiet=not is_main_process())
@@ -47,3 +50,20 @@ def bar(title: str, *, aside: bool = False) -> Iterator[Progress]:
     with Progress(*columns, console=_aside if aside else console, refresh_per_second=4) as progress:
         progress.add_task(title, total=None, words="")
         yield progress
+
+
+def teller(progress: Progress) -> Callable[[int, int, str], None]:
+    """What shows how far a bar's task is: done, of how many, and a few words.
+
+    Where the output is no terminal, and so has no bar until the end, it is a line now and then.
+    """
+    task = progress.task_ids[0]
+    said = [time.monotonic()]
+
+    def tell(done: int, count: int, words: str) -> None:
+        progress.update(task, completed=done, total=count, words=words)
+        if not console.is_terminal and time.monotonic() - said[0] >= _EVERY:
+            said[0] = time.monotonic()
+            console.print(f"{progress.tasks[0].description}: {done:,} of {count:,}  {words}")
+
+    return tell

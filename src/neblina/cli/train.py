@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from neblina.cli.numbers import WholeOrNone
-from neblina.cli.progress import bar, command, console
+from neblina.cli.progress import bar, command, console, teller
 from neblina.training.recipe import Recipe, load_recipe
 
 
@@ -54,16 +54,20 @@ def train(
     folder = out or Path("runs") / recipe.name
     began = time.perf_counter()
     with bar(f"training {recipe.name}") as progress:
-        task = progress.task_ids[0]
+        task, tell = progress.task_ids[0], teller(progress)
         first: list[int] = []
         started: list[float] = []
 
         def on_read(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total, words="looking at the pictures")
+            tell(done, total, "looking at the pictures")
 
         def on_report(report: Report) -> None:
             if report.note:
                 console.print(f"note: {report.note}")
+                return
+            if report.doing:
+                first.clear()
+                tell(report.doing.done, report.doing.count, report.doing.what)
                 return
             if not first or report.steps != progress.tasks[0].total:  # of the next stage
                 first[:], started[:] = [], []
@@ -78,7 +82,7 @@ def train(
                 said[:] = [report.words]
             if losses:
                 words += "  ".join(["", f"loss {losses[-1]:.4f}", *filter(None, said)])
-            progress.update(task, completed=report.step, total=report.steps, words=words)
+            tell(report.step, report.steps, words)
 
         losses: list[float] = []
         said: list[str] = []

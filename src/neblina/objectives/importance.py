@@ -18,7 +18,11 @@ towards t = 0 where its square has no integral, so score-norm draws from [smalle
 loss over these times whose gradient it estimates. The loss moment keeps a thousandth of uniform draws, as published, so
 that no bin is forgotten.
 
+Tokens have steps in place of times, t = n/T with n = 1 + ⌊u T⌋, a bin a step where T is no larger than K, and no score.
+VQ-Diffusion's own remembers the bound's part of L alone, as an exponential average, and gives step 1 what step 2 has.
+
 Nichol, Dhariwal. Improved Denoising Diffusion Probabilistic Models. ICML 2021, section 3.3 and eq. 18.
+Gu et al. Vector Quantized Diffusion Model for Text-to-Image Synthesis. CVPR 2022, section 4.
 Katharopoulos, Fleuret. Not All Samples Are Created Equal. ICML 2018, section 3 (variance of importance sampling).
 """
 
@@ -43,13 +47,13 @@ class Rule:
     """How often a bin is drawn.
 
     Attributes:
-        observe: what is remembered of each sample, shape (B,).
+        observe: what is remembered of each sample, shape (B,); None for its loss.
         density: from the history, shape (K, HISTORY), what π is proportional to, shape (K,).
         uniform_share: of draws that stay uniform.
         bounded: whether t stays away from 0.
     """
 
-    observe: Callable[[NetworkDenoiser, Compared, Tensor], Tensor]
+    observe: Callable[[NetworkDenoiser, Compared, Tensor], Tensor] | None
     density: Callable[[Tensor], Tensor]
     uniform_share: float = 0.0
     bounded: bool = False
@@ -66,7 +70,7 @@ rules.add(None, "uniform")
 rules.add(Rule(squared_score, lambda history: history.mean(1), bounded=True), "score-norm")
 rules.add(
     Rule(
-        lambda denoiser, compared, t: compared.loss,
+        None,
         lambda history: history.square().mean(1).sqrt(),
         uniform_share=1e-3,
     ),
@@ -92,25 +96,23 @@ class Drawn:
 class Importance:
     """The density π and what it is learned from: (K, HISTORY) values and how many each bin has had.
 
-    Raises:
-        SettingError: a smallest time outside (0, 1).
+    Args:
+        time: of numbers u in (0, 1), float64 of shape (B,): uniform training's quantile function.
+        lowest: the smallest u that is drawn.
+        bins: K.
     """
 
-    def __init__(self, rule: Rule, schedule: Schedule, smallest_time: float) -> None:
-        if not 0 < smallest_time < 1:
-            raise SettingError(
-                f"objective.smallest_time lies between 0 and 1, and {smallest_time:g} does not: "
-                "the score is infinite at 0"
-            )
+    def __init__(self, rule: Rule, time: Callable[[Tensor], Tensor], lowest: float = 0.0, bins: int = BINS) -> None:
         self.rule = rule
-        self.schedule = schedule
-        self.lowest = _quantile(schedule, smallest_time) if rule.bounded else 0.0
-        self.history = torch.zeros(BINS, HISTORY, dtype=torch.float64)
-        self.counts = torch.zeros(BINS, dtype=torch.int64)
+        self.time = time
+        self.lowest = lowest
+        self.bins = bins
+        self.history = torch.zeros(bins, HISTORY, dtype=torch.float64)
+        self.counts = torch.zeros(bins, dtype=torch.int64)
 
     def probabilities(self) -> Tensor:
         """π/K of every bin, shape (K,), sum 1."""
-        uniform = torch.full((BINS,), 1 / BINS, dtype=torch.float64)
+        uniform = torch.full((self.bins,), 1 / self.bins, dtype=torch.float64)
         if bool((self.counts < HISTORY).any()):
             return uniform
         density = self.rule.density(self.history)
@@ -120,10 +122,10 @@ class Importance:
         """Times whose u has the density π, as its quantile function of numbers uniform in (0, 1), shape (B,)."""
         share = self.probabilities()
         ends = share.cumsum(0)
-        bins = torch.searchsorted(ends, uniforms).clamp(max=BINS - 1)
+        bins = torch.searchsorted(ends, uniforms).clamp(max=self.bins - 1)
         inside = ((uniforms - ends[bins] + share[bins]) / share[bins]).clamp(0, 1)
-        u = self.lowest + (1 - self.lowest) * (bins + inside) / BINS
-        return Drawn(self.schedule.training_time(u.clamp(1e-9, 1 - 1e-9)), 1 / (BINS * share[bins]), bins)
+        u = self.lowest + (1 - self.lowest) * (bins + inside) / self.bins
+        return Drawn(self.time(u.clamp(1e-9, 1 - 1e-9)), 1 / (self.bins * share[bins]), bins)
 
     def learn(self, bins: Tensor, values: Tensor) -> None:
         """Remember values of shape (B,), one after the other; what is not finite is passed over."""
@@ -149,7 +151,33 @@ def make_importance(name: str, schedule: Schedule, smallest_time: float) -> Impo
         SettingError: unknown name, or a smallest time outside (0, 1).
     """
     rule = rules[name]
-    return None if rule is None else Importance(rule, schedule, smallest_time)
+    if rule is None:
+        return None
+    if not 0 < smallest_time < 1:
+        raise SettingError(
+            f"objective.smallest_time lies between 0 and 1, and {smallest_time:g} does not: the score is infinite at 0"
+        )
+    lowest = _quantile(schedule, smallest_time) if rule.bounded else 0.0
+    return Importance(rule, schedule.training_time, lowest)
+
+
+def make_step_importance(name: str, steps: int) -> Importance | None:
+    """The same for the steps t = n/T, n in 1 … T, of a process of tokens.
+
+    Raises:
+        SettingError: unknown name, or one that looks at a score.
+    """
+    rule = rules[name]
+    if rule is not None and rule.observe is not None:
+        raise SettingError(
+            f"objective.times = {name!r} looks at a score, which tokens have not: take loss-second-moment"
+        )
+    return None if rule is None else Importance(rule, lambda u: step_time(u, steps), bins=min(steps, BINS))
+
+
+def step_time(u: Tensor, steps: int) -> Tensor:
+    """t = n/T of the step n in 1 … T that u in (0, 1) falls into."""
+    return (1 + (u * steps).long()).clamp(max=steps).double() / steps
 
 
 def _quantile(schedule: Schedule, time: float) -> float:

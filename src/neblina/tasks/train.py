@@ -16,7 +16,7 @@ from neblina.training.classifier import train_classifier
 from neblina.training.codec import train_codec
 from neblina.training.journal import read_log
 from neblina.training.recipe import Recipe, load_recipe
-from neblina.training.run import OnReport, Report, train
+from neblina.training.run import Doing, OnReport, Report, train
 from neblina.training.tokens import train_tokens
 
 
@@ -56,7 +56,7 @@ def train_recipe(
         "denoiser": train,
         "classifier": train_classifier,
         "codec": partial(train_codec, held=held),
-        "tokens": partial(_train_codes, held=held, on_read=on_read),
+        "tokens": partial(_train_codes, held=held),
     }
     model = trained[recipe.kind](recipe, training, folder, resume=resume, device=device, on_report=on_report)
     if is_main_process():
@@ -81,11 +81,14 @@ def _train_codes(
     held: Pictures,
     resume: bool,
     device: str | None,
-    on_read: OnRead | None,
     on_report: OnReport | None,
 ) -> Path:
+    def encoded(done: int, count: int) -> None:
+        if on_report is not None:
+            on_report(Report(0, recipe.steps, 0, doing=Doing("encoding the pictures", done, count)))
+
     codec = open_codec(recipe)
-    rows = tokens_of(pictures, codec, on_read)
+    rows = tokens_of(pictures, codec, encoded)
     kept = tokens_of(held, codec) if len(held) else None
     return train_tokens(recipe, rows, folder, codec=codec, held=kept, resume=resume, device=device, on_report=on_report)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neblina.bundle.codec import load_codec
+from neblina.bundle.codec import codec_digest, load_codec
 from neblina.bundle.tokens import TokenBundle, TokenSampling
 from neblina.codecs.levels import Levels
 from neblina.codecs.vq import VQCodec
@@ -24,7 +24,7 @@ from neblina.training.unused import EVERY, Unused, refuse_unused
 
 _UNUSED: Unused = {
     "process": EVERY,
-    "objective": EVERY,
+    "objective": ("loss", "weighting", "settings", "vlb_weight", "smallest_time"),
     "sampling": EVERY,
     "network": EVERY,
     "training": ("snapshots_every",),
@@ -133,4 +133,5 @@ def new_token_model(recipe: Recipe, rows: Rows, codec: TokenCodec | None) -> Tok
         rows.label_names if classes else (),
         classes if hidden else None,
         sampling=TokenSampling(chosen.sampler, chosen.evaluations, chosen.guidance if hidden else 1.0),
+        codec_digest=codec_digest(codec.net) if isinstance(codec, VQCodec) else None,
     )

@@ -1,7 +1,7 @@
 """What a run trains: a denoiser, a classifier or a codec, as the one loop sees it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,14 @@ class Learner(ABC):
         step: optimiser steps done.
         averages: what snapshots are made of, where the recipe wants them.
         columns: pictures a row of its sample sheets.
+        tell: told what it does beside its steps, where that takes a while: what, how much is done, of how much.
     """
 
     recipe: Recipe
     step: int = 0
     averages: PowerAverages | None = None
     columns: int = 10
+    tell: Callable[[str, int, int], None] = staticmethod(lambda what, done, count: None)
 
     @abstractmethod
     def advance(self) -> None:

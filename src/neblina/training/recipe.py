@@ -66,7 +66,7 @@ class Objective(Section):
     vlb_weight: Annotated[float, Field(gt=0)] = 1e-3
     "weight of the variational bound in the hybrid loss"
     times: str = "uniform"
-    "how times are drawn"
+    "how times are drawn; for tokens, their steps: uniform or loss-second-moment"
     smallest_time: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     "the smallest time that score-norm draws; the true score is infinite at 0"
 

@@ -23,6 +23,20 @@ from neblina.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
+class Doing:
+    """What is done before or after the steps: encoding pictures, measuring a model.
+
+    Attributes:
+        what: in words.
+        done, count: how much of it, of how much.
+    """
+
+    what: str
+    done: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Report:
     """What training tells whoever watches it, once a step.
 
@@ -33,6 +47,7 @@ class Report:
         loss: mean over the steps since the last log line; None between log lines.
         words: what else there is to say of those steps, for people.
         note: something to tell the user, or None.
+        doing: what is being done that is no step; None in a step.
     """
 
     step: int
@@ -41,6 +56,7 @@ class Report:
     loss: float | None = None
     words: str = ""
     note: str | None = None
+    doing: Doing | None = None
 
 
 OnReport = Callable[[Report], None]
@@ -105,6 +121,9 @@ def run(
         _loop(learner, folder, checkpoints, journal, tell, stop)
     model = folder / "model"
     if main:
+        learner.tell = lambda what, done, count: tell(
+            Report(learner.step, recipe.steps, learner.step * recipe.training.batch, doing=Doing(what, done, count))
+        )
         learner.save(model)
     learner.wait()
     return model

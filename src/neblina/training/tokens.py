@@ -2,7 +2,8 @@
 
     L = T KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) / N + λ (−log p(x_0 | x_t)) / N,    t = n/T, s = (n − 1)/T,
 
-n uniform on 1 … T, N tokens a row: the first is an unbiased estimate of the bound in nats a token, the prior aside.
+n uniform on 1 … T, N tokens a row: the first is an unbiased estimate of the bound in nats a token, the prior aside. It
+stays one where steps are drawn by importance and weighted with 1/π (`objectives.importance`).
 
 Austin et al. Structured Denoising Diffusion Models in Discrete State-Spaces. NeurIPS 2021, eq. 5.
 Gu et al. Vector Quantized Diffusion Model for Text-to-Image Synthesis. CVPR 2022, algorithm 1.
@@ -22,12 +23,13 @@ from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError
 from neblina.core.launch import world_size
-from neblina.core.noise import SampleNoise
-from neblina.core.plan import conditional
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import to_uint8
 from neblina.data.tokens import Rows
-from neblina.objectives.categorical import bound_terms, step_loss
+from neblina.evaluation.likelihood import How
+from neblina.evaluation.tokens import TokenLikelihood, token_likelihood
+from neblina.objectives.categorical import step_loss
+from neblina.objectives.importance import make_step_importance, step_time
 from neblina.objectives.simple import spread_uniforms
 from neblina.processes.discrete import DiscreteProcess
 from neblina.samplers.generate_tokens import generate_tokens
@@ -43,6 +45,7 @@ from neblina.training.same import check_same_run
 
 _MEASURED = 128  # rows that the likelihood is measured on
 _TERMS = 8  # steps of its bound that are evaluated for each
+_AT_ONCE = 16  # rows that are measured together
 
 
 def train_tokens(
@@ -106,6 +109,7 @@ class TokenLearner(Learner):
         self.ema = Ema(self.net, recipe.training.ema)
         self.optimizer = new_optimizer(recipe, self.net.parameters())
         self.denoiser = self.bundle.denoiser()
+        self.importance = make_step_importance(recipe.objective.times, recipe.tokens.steps)
         bf16 = recipe.training.precision == "bf16"
         self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
         self.sums = {"loss": 0.0, "bits": 0.0, "cross_entropy": 0.0}
@@ -124,8 +128,10 @@ class TokenLearner(Learner):
         torch.manual_seed(seed)  # dropout
         numbers = batch_numbers(training.seed, len(self.rows), self.step * training.batch, training.batch)
         x0 = self.rows.read(numbers)
-        step = 1 + (spread_uniforms(len(x0), generator) * chosen.steps).long()
-        t, s = step.double() / chosen.steps, (step - 1).double() / chosen.steps
+        places = spread_uniforms(len(x0), generator)
+        drawn = None if self.importance is None else self.importance.draw(places)
+        t = step_time(places, chosen.steps) if drawn is None else drawn.t
+        s = (t * chosen.steps - 1).round() / chosen.steps
         uniform = torch.rand(x0.shape, dtype=torch.float64, generator=generator)
         condition = Condition(self._labels(numbers, generator))
         x = self.process.diffuse(x0, uniform, t).to(self.device)
@@ -133,9 +139,11 @@ class TokenLearner(Learner):
         with self.autocast:
             belief = self.denoiser.posterior(x, t, condition)
         parts = step_loss(self.process, x0, x, t, s, belief)
-        places = math.prod(self.rows.shape)
-        bound, entropy = chosen.steps * parts.bound.mean() / places, parts.cross_entropy.mean() / places
-        loss = bound + chosen.auxiliary * entropy
+        tokens = math.prod(self.rows.shape)
+        bounds, entropies = chosen.steps * parts.bound / tokens, parts.cross_entropy / tokens
+        losses = bounds + chosen.auxiliary * entropies
+        weight = 1 if drawn is None else drawn.weight.to(losses)
+        loss, bound, entropy = ((weight * each).mean() for each in (losses, bounds, entropies))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip, foreach=True)
@@ -144,6 +152,8 @@ class TokenLearner(Learner):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
         self.optimizer.step()
+        if self.importance is not None and drawn is not None:
+            self.importance.learn(drawn.bins, losses.detach())
         self.step += 1
         self.ema.update(self.net, self.step)
         for name, value in {"loss": loss, "bits": bound / math.log(2), "cross_entropy": entropy}.items():
@@ -169,7 +179,8 @@ class TokenLearner(Learner):
             "sums": self.sums,
             "summed": self.summed,
         }
-        return Stored(self.net, self.ema.net, self.optimizer, progress, {})
+        times = {} if self.importance is None else self.importance.state()
+        return Stored(self.net, self.ema.net, self.optimizer, progress, times)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where a checkpoint was made.
@@ -181,6 +192,8 @@ class TokenLearner(Learner):
         self.net.load_state_dict(checkpoint.net)
         self.ema.net.load_state_dict(checkpoint.ema)
         load_moments(self.optimizer, checkpoint.optimizer)
+        if self.importance is not None:
+            self.importance.restore(checkpoint.state)
         self.sums, self.summed = dict(checkpoint.progress["sums"]), checkpoint.progress["summed"]
         self.step = checkpoint.step
 
@@ -199,36 +212,33 @@ class TokenLearner(Learner):
         Raises:
             StorageError: the disk is full or refuses.
         """
-        measured, rows = self._measured(), len(self.held or self.rows)
+        found = self._measured()
         card: dict[str, Any] = {
             "recipe": self.recipe.model_dump(mode="json"),
             "measured": {
                 "held_out": self.held is not None,
-                "rows": min(rows, _MEASURED),
-                "bits": float(measured.mean()),
-                "error": float(measured.std() / math.sqrt(len(measured))) if len(measured) > 1 else None,
+                "rows": found.rows,
+                "bits": found.total.bits,
+                "error": found.total.error,
             },
         }
         if self.rows.alphabet:
             card["sample"] = ["".join(self.rows.alphabet[one] for one in row) for row in self._sampled(4).tolist()]
         save_token_bundle(replace(self.bundle, net=self.ema.net, card=card), folder)
 
-    @torch.no_grad()
-    def _measured(self) -> Tensor:
-        """The bound in bits a token, of each of some rows that were held out, or else trained on."""
-        rows = self.held if self.held is not None else self.rows
+    def _measured(self) -> TokenLikelihood:
+        """The bound, from some of its steps, of some rows that were held out, or else trained on."""
+        rows, steps = self.held if self.held is not None else self.rows, self.recipe.tokens.steps
         numbers = batch_numbers(self.recipe.training.seed, len(rows), 0, min(len(rows), _MEASURED))
-        denoiser = replace(self.denoiser, net=self.ema.net)
-        found = []
-        for start in range(0, len(numbers), self.recipe.training.batch):
-            some = numbers[start : start + self.recipe.training.batch]
-            labels = None if rows.labels is None else rows.labels[some]
-            condition = Condition(labels if self.bundle.label_names else None)
-            x0, noise = rows.read(some).to(self.device), SampleNoise(0, some)
-            terms = min(_TERMS, self.recipe.tokens.steps)
-            steps = self.recipe.tokens.steps
-            found.append(bound_terms(self.process, conditional(denoiser, condition), x0, steps, terms, noise).sum(1))
-        return torch.cat(found) / math.log(2) / math.prod(rows.shape)
+        return token_likelihood(
+            replace(self.denoiser, net=self.ema.net),
+            rows,
+            numbers,
+            rows.labels[numbers] if rows.labels is not None and self.bundle.label_names else None,
+            How(batch=_AT_ONCE, steps=steps, terms=min(_TERMS, steps)),
+            device=self.device,
+            on_progress=lambda done, count: self.tell("measuring the likelihood", int(done), count),
+        )
 
     @torch.no_grad()
     def _sampled(self, count: int) -> Tensor:
@@ -254,7 +264,9 @@ class TokenLearner(Learner):
 
     def _setting(self) -> dict[str, object]:
         """What else the course of a run depends on."""
+        codec = self.bundle.codec_digest
         return {
+            **({} if codec is None else {"the codec that made the tokens": codec}),
             "rows": len(self.rows),
             "their shape": list(self.rows.shape),
             "classes of tokens": self.rows.classes,

@@ -276,7 +276,8 @@ class Trainer(Learner):
         The density is kept on the CPU, so a step with importance sampling waits for its device.
         """
         assert seen.bins is not None
-        values = importance.rule.observe(self.denoiser, compared, seen.t)
+        observe = importance.rule.observe
+        values = compared.loss if observe is None else observe(self.denoiser, compared, seen.t)
         bins = self.accelerator.gather(seen.bins.to(self.device))
         importance.learn(bins, self.accelerator.gather(values))
 

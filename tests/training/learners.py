@@ -1,0 +1,122 @@
+"""Small runs of every kind of learner, with all in them that a checkpoint must hold, for tests that they share."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neblina.data.pictures import InMemory
+from neblina.data.tokens import Stacked
+from neblina.training.checkpoint import list_checkpoints
+from neblina.training.codec import train_codec
+from neblina.training.recipe import Recipe, build_recipe
+from neblina.training.run import train
+from neblina.training.tokens import train_tokens
+
+_TRAINING = {"images": 60 * 8, "batch": 8, "log_every": 7, "sample_every": 0, "checkpoint_every": 4}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of learner.
+
+    Attributes:
+        content: of its recipe.
+        run: trains it: (recipe, folder, resume=, on_report=) to the model's folder.
+    """
+
+    content: Mapping[str, Any]
+    run: Callable[..., Path]
+
+    def recipe(self, **training: Any) -> Recipe:
+        """A run of 60 steps of 8 examples, with checkpoints between its log lines."""
+        return build_recipe(
+            {"name": "tiny", **self.content, "training": {**_TRAINING, **training}}, "the test's recipe"
+        )
+
+
+def pictures(count: int = 30, side: int = 8) -> InMemory:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 1, side, side), generator=generator, dtype=torch.uint8)
+    return InMemory(pixels, torch.arange(count) % 3, ("a", "b", "c"))
+
+
+def rows(count: int = 30) -> Stacked:
+    generator = torch.Generator().manual_seed(0)
+    return Stacked(torch.randint(0, 4, (count, 6), generator=generator), 4, torch.arange(count) % 2, ("a", "b"), "wxyz")
+
+
+_DENOISER = {
+    "data": {"flip": True},
+    "network": {"channels": [8, 16], "groups": 4, "blocks": 1, "dropout": 0.1},
+    "optimizer": {"decay": "cosine", "warmup": 5},
+}
+_CODEC = {
+    "kind": "codec",
+    "data": {"flip": True},
+    "network": {"channels": [8, 8], "groups": 4, "blocks": 1, "attention": 0},
+    "optimizer": {"decay": "cosine", "warmup": 5, "lr": 3e-3},
+}
+_TOKENS = {
+    "kind": "tokens",
+    "objective": {"times": "loss-second-moment"},
+    "tokens": {
+        "of": "letters",
+        "length": 6,
+        "kernel": "mask-and-replace",
+        "steps": 4,  # few, so that every one has a history soon
+        "evaluations": 2,
+        "layers": 1,
+        "width": 16,
+        "head": 8,
+        "dropout": 0.1,
+    },
+    "optimizer": {"decay": "cosine", "warmup": 5},
+}
+
+
+def _denoiser(recipe: Recipe, folder: Path, **settings: Any) -> Path:
+    return train(recipe, pictures(), folder, device="cpu", **settings)
+
+
+def _codec(recipe: Recipe, folder: Path, **settings: Any) -> Path:
+    return train_codec(recipe, pictures(side=16), folder, device="cpu", **settings)
+
+
+def _tokens(recipe: Recipe, folder: Path, **settings: Any) -> Path:
+    return train_tokens(recipe, rows(), folder, device="cpu", **settings)
+
+
+KINDS = {
+    "denoiser": Kind(_DENOISER, _denoiser),
+    "tokens": Kind(_TOKENS, _tokens),
+    # averages of a codebook, codes that are revived, and a rival from step 3 on
+    "codec": Kind(
+        {**_CODEC, "codec": {"entries": 64, "revive": 3}, "discriminator": {"layers": 1, "channels": 4, "start": 3}},
+        _codec,
+    ),
+    "codec of a learned codebook": Kind({**_CODEC, "codec": {"codebook": "gradient", "entries": 8}}, _codec),
+    "codec of Gaussian latents": Kind({**_CODEC, "codec": {"latents": "gaussian", "channels": 3}}, _codec),
+}
+
+
+def tiny(**training: Any) -> Recipe:
+    """A denoiser's run."""
+    return KINDS["denoiser"].recipe(**training)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Hashes of all that a run ends with."""
+    last = list_checkpoints(folder / "checkpoints")[-1]
+    found = [*last.iterdir(), *(folder / "snapshots").glob("*"), *(folder / "model").rglob("*")]
+    files = [folder / "log.jsonl", *sorted(file for file in found if file.is_file())]
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def run_in_a_process(kind: str, recipe: Recipe, folder: Path) -> None:
+    """Train on one thread, going on from where the folder is."""
+    torch.set_num_threads(1)
+    KINDS[kind].run(recipe, folder, resume=True)
