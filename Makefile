@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test: $(VENV)/.installed-dev
-	$(TOGETHER) -m "not slow"
+	$(TOGETHER) -m "not slow" --durations=25
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
