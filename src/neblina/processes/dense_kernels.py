@@ -18,7 +18,7 @@ Austin et al. Structured Denoising Diffusion Models in Discrete State-Spaces. Ne
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -34,6 +34,7 @@ from neblina.processes.kernels import kernels
 from neblina.processes.survival import survivals
 
 _MOST = 2**30  # bytes that products of steps may take
+_LEAST = 1e-80  # a chance that is none: 1 / chance of several must have room beside 1 in float64
 _KEPT = 64  # of them that are remembered
 
 
@@ -55,33 +56,33 @@ class Dense(ABC):
     def push(self, p: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """As `Kernel.push`."""
         most = p.amax(-1, keepdim=True)
-        moved = self._flat((p - most).exp(), s, t).to(p)
-        return finite(log(moved) + most)
+        moved = self._flat((p.double() - most).exp(), s, t)  # float32 would lose what is e^100 below the most
+        return finite(log(moved) + most).to(p)
 
     def column(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """As `Kernel.column`."""
-        own = torch.nn.functional.one_hot(x, self.states)
-        return log(self._flat(own, s, t, backwards=True)).to(dtype)
+        return log(self.reached(x, s, t, backwards=True)).to(dtype)
 
     def support(self, x: Tensor, t: Tensor) -> Tensor | None:
         """As `Kernel.support`."""
-        own = torch.nn.functional.one_hot(x, self.states)
-        return self._flat(own, torch.zeros_like(t), t, backwards=True) > 0
+        return self.reached(x, torch.zeros_like(t), t, backwards=True) > _LEAST
 
     def jump(self, x: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         """As `Kernel.jump`."""
-        own = torch.nn.functional.one_hot(x, self.states)
-        return drawn(log(self._flat(own, s, t)), uniform)
+        return drawn(log(self.reached(x, s, t)), uniform)
 
     def bridge(self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, uniform: Tensor) -> Tensor:
         """As `Kernel.bridge`."""
-        start, end = (torch.nn.functional.one_hot(one, self.states) for one in (x0, x))
-        law = self._flat(start, torch.zeros_like(s), s) * self._flat(end, s, t, backwards=True)
+        law = self.reached(x0, torch.zeros_like(s), s) * self.reached(x, s, t, backwards=True)
         return torch.where(law.sum(-1) > 0, drawn(log(law), uniform), x)
 
     def prior(self) -> Tensor:
         """As `Kernel.prior`."""
         return torch.full((self.states,), 1 / self.states, dtype=torch.float64).log()
+
+    def reached(self, x: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
+        """Rows Q_{s→t}[x], or columns Q_{s→t}[:, x], of tokens x, shape (B, *): float64 of shape (B, *, K)."""
+        return self._flat(torch.nn.functional.one_hot(x, self.states), s, t, backwards=backwards)
 
     def _flat(self, p: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
         flat = p.double().reshape(len(p), -1, self.states)
@@ -153,12 +154,18 @@ class DiscretisedGaussian(Dense):
         Raises:
             SettingError: a time between two steps.
         """
-        ends = torch.stack([self._step(s), self._step(t)], 1).expand(len(p), 2)
         found = torch.empty_like(p)
-        for first, last in sorted(set(map(tuple, ends.tolist()))):
-            own = ((ends[:, 0] == first) & (ends[:, 1] == last)).to(p.device)
-            matrix = self._product(first, last).to(p.device)
-            found[own] = p[own] @ (matrix.T if backwards else matrix)
+        for own, matrix in self._between(len(p), s, t):
+            one = matrix.to(p.device)
+            found[own.to(p.device)] = p[own.to(p.device)] @ (one.T if backwards else one)
+        return found
+
+    def reached(self, x: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
+        """As `Dense.reached`, looked up; errors of `moved`."""
+        found = torch.empty(*x.shape, self.states, dtype=torch.float64, device=x.device)
+        for own, matrix in self._between(len(x), s, t):
+            one = matrix.to(x.device)
+            found[own.to(x.device)] = (one.T if backwards else one)[x[own.to(x.device)]]
         return found
 
     def rate(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -184,9 +191,17 @@ class DiscretisedGaussian(Dense):
             )
         return steps.long()
 
+    def _between(self, count: int, s: Tensor, t: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Which of `count` samples go between the same steps, and the matrix of those."""
+        ends = torch.stack([self._step(s), self._step(t)], 1).expand(count, 2)
+        for first, last in sorted(set(map(tuple, ends.tolist()))):
+            yield (ends[:, 0] == first) & (ends[:, 1] == last), self._product(first, last)
+
     def _product(self, first: int, last: int) -> Tensor:
         if first == 0:
             return self.cumulative[last]
+        if last == first + 1:
+            return self.matrices[first]
         if (first, last) not in self._products:
             product = torch.eye(self.classes, dtype=torch.float64)
             for matrix in self.matrices[first:last]:
