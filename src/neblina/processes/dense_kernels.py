@@ -34,7 +34,7 @@ from neblina.processes.kernels import kernels
 from neblina.processes.survival import survivals
 
 _MOST = 2**30  # bytes that products of steps may take
-_LEAST = 1e-80  # a chance that is none: 1 / chance of several must have room beside 1 in float64
+_LEAST = 1e-80  # a smaller chance is none: 1 / chance has room beside 1 in float64, and denormal numbers are slow
 _KEPT = 64  # of them that are remembered
 
 
@@ -56,7 +56,8 @@ class Dense(ABC):
     def push(self, p: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """As `Kernel.push`."""
         most = p.amax(-1, keepdim=True)
-        moved = self._flat((p.double() - most).exp(), s, t)  # float32 would lose what is e^100 below the most
+        share = _without_least((p.double() - most).exp(), 1e-300)  # in float32, what is e^100 below the most is lost
+        moved = self._flat(share, s, t)
         return finite(log(moved) + most).to(p)
 
     def column(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -65,7 +66,7 @@ class Dense(ABC):
 
     def support(self, x: Tensor, t: Tensor) -> Tensor | None:
         """As `Kernel.support`."""
-        return self.reached(x, torch.zeros_like(t), t, backwards=True) > _LEAST
+        return self.reached(x, torch.zeros_like(t), t, backwards=True) > 0
 
     def jump(self, x: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         """As `Kernel.jump`."""
@@ -138,14 +139,14 @@ class DiscretisedGaussian(Dense):
         found = weights[:, between]
         diagonal = torch.eye(self.classes, dtype=torch.bool)
         found[:, diagonal] = 0
-        return found + torch.diag_embed(1 - found.sum(2))
+        return _without_least(found + torch.diag_embed(1 - found.sum(2)))
 
     @cached_property
     def cumulative(self) -> Tensor:
         """Q_1 … Q_n for n = 0 … T, shape (T + 1, K, K), float64."""
         products = [torch.eye(self.classes, dtype=torch.float64)]
         for matrix in self.matrices:
-            products.append(products[-1] @ matrix)
+            products.append(_without_least(products[-1] @ matrix))
         return torch.stack(products)
 
     def moved(self, p: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
@@ -205,7 +206,7 @@ class DiscretisedGaussian(Dense):
         if (first, last) not in self._products:
             product = torch.eye(self.classes, dtype=torch.float64)
             for matrix in self.matrices[first:last]:
-                product = product @ matrix
+                product = _without_least(product @ matrix)
             if len(self._products) >= _KEPT:
                 self._products.pop(next(iter(self._products)))
             self._products[first, last] = product
@@ -289,6 +290,10 @@ class NearestNeighbours(Dense):
     def config(self) -> dict[str, Any]:
         """As `Kernel.config`; the embeddings are the caller's to keep."""
         return {"name": "nearest-neighbours", "neighbours": self.neighbours, "schedule": self.schedule}
+
+
+def _without_least(chances: Tensor, least: float = _LEAST) -> Tensor:
+    return torch.where(chances < least, 0.0, chances)
 
 
 kernels.add(DiscretisedGaussian, "discretised-gaussian")
