@@ -18,7 +18,7 @@ Austin et al. Structured Denoising Diffusion Models in Discrete State-Spaces. Ne
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -150,24 +150,19 @@ class DiscretisedGaussian(Dense):
         return torch.stack(products)
 
     def moved(self, p: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
-        """As `Dense.moved`; samples that go between the same steps go together.
+        """As `Dense.moved`.
 
         Raises:
             SettingError: a time between two steps.
         """
-        found = torch.empty_like(p)
-        for own, matrix in self._between(len(p), s, t):
-            one = matrix.to(p.device)
-            found[own.to(p.device)] = p[own.to(p.device)] @ (one.T if backwards else one)
-        return found
+        each = self._each(len(p), s, t).to(p.device)
+        return p @ (each.mT if backwards else each)
 
     def reached(self, x: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
         """As `Dense.reached`, looked up; errors of `moved`."""
-        found = torch.empty(*x.shape, self.states, dtype=torch.float64, device=x.device)
-        for own, matrix in self._between(len(x), s, t):
-            one = matrix.to(x.device)
-            found[own.to(x.device)] = (one.T if backwards else one)[x[own.to(x.device)]]
-        return found
+        each = self._each(len(x), s, t).to(x.device)
+        rows = torch.arange(len(x), device=x.device).reshape(-1, *[1] * (x.ndim - 1))
+        return each[rows, :, x] if backwards else each[rows, x]
 
     def rate(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Its steps are whole: it has none.
@@ -192,11 +187,12 @@ class DiscretisedGaussian(Dense):
             )
         return steps.long()
 
-    def _between(self, count: int, s: Tensor, t: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Which of `count` samples go between the same steps, and the matrix of those."""
-        ends = torch.stack([self._step(s), self._step(t)], 1).expand(count, 2)
-        for first, last in sorted(set(map(tuple, ends.tolist()))):
-            yield (ends[:, 0] == first) & (ends[:, 1] == last), self._product(first, last)
+    def _each(self, count: int, s: Tensor, t: Tensor) -> Tensor:
+        """The matrix of each of `count` samples, shape (B, K, K)."""
+        ends = torch.stack([self._step(s), self._step(t)], 1).expand(count, 2).tolist()
+        if all(pair == ends[0] for pair in ends):
+            return self._product(*ends[0]).expand(count, -1, -1)
+        return torch.stack([self._product(first, last) for first, last in ends])
 
     def _product(self, first: int, last: int) -> Tensor:
         if first == 0:
