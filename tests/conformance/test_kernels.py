@@ -196,6 +196,29 @@ def test_large_codebooks_neither_underflow_nor_turn_into_nothing(name: str, s: f
     assert bool(belief.log_probs.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 10, 20])
+def test_256_levels_go_back_by_the_law_though_some_could_hardly_have_led_here(step: int) -> None:
+    """Beside brute force in logarithms: a level far away is e^-180 as likely to have led here as one nearby."""
+    kernel = DiscretisedGaussian(256, steps=20, beta_start=2e-5, beta_end=4e-3)
+    process, t, s = DiscreteProcess(kernel), _time(step / 20), _time((step - 1) / 20)
+    x0 = torch.tensor([[0, 100, 255]])
+    x = process.diffuse(x0, torch.rand(1, 3, generator=torch.Generator().manual_seed(0), dtype=D), t)
+    levels = torch.linspace(-1, 1, 256)
+    belief = (-(levels - levels[x][..., None]).abs() / 0.2).log_softmax(-1).requires_grad_()
+    found = process.reverse(x, t, s, Categorical(belief)).log_probs
+    came, one = kernel.cumulative[step][:, x[0]].T, kernel.matrices[step - 1]
+    could = belief[0].double().masked_fill(came <= 1e-80, -torch.inf).log_softmax(-1)
+    for place in range(3):
+        each = one[:, x[0, place]].log() + kernel.cumulative[step - 1].log()  # of every x_0, in rows
+        wanted = torch.logsumexp(could[place][:, None] + each.log_softmax(-1).nan_to_num(-torch.inf), 0)
+        near = wanted > -30
+        assert torch.allclose(found[0, place].double()[near], wanted[near], atol=1e-4)
+    assert torch.allclose(found.exp().sum(-1), torch.ones(1, 3), atol=1e-5)
+    divergence(process.truth(x0, x, t, s), found).sum().backward()
+    assert belief.grad is not None
+    assert bool(belief.grad.isfinite().all())
+
+
 @every_kernel
 def test_divergences_equal_sums_of_ratios(name: str) -> None:
     kernel = _kernel(name)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from neblina.core.errors import DataError
+from neblina.core.errors import DataError, SettingError
 from neblina.data import files
 from neblina.data.pictures import Subset, split, to_float, to_uint8
 from neblina.data.sources import open_pictures, read_idx
@@ -245,6 +245,25 @@ def test_idx_files_with_their_labels(tmp_path: Path) -> None:
     assert pictures.labels is not None
     assert pictures.labels.tolist() == [0, 1, 2, 1, 0]
     assert len(open_pictures(str(tmp_path / "t10k-images-idx3-ubyte.gz"))[0]) == 2
+
+
+def test_a_resolution_is_that_of_every_source(tmp_path: Path) -> None:
+    """IDX files and named sources too, scaled as pictures of a folder are."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8))
+    idx(tmp_path / "train-images-idx3-ubyte.gz", pixels)
+    idx(tmp_path / "train-labels-idx1-ubyte.gz", np.array([0, 1, 2]))
+    small, _ = open_pictures(str(tmp_path), resolution=4)
+    assert small.shape == (1, 4, 4)
+    assert small.labels is not None
+    assert small.labels.tolist() == [0, 1, 2]
+    (tmp_path / "folder").mkdir()
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "folder" / f"{number}.png")
+    same, _ = open_pictures(str(tmp_path / "folder"), resolution=4)
+    assert torch.equal(small.read([0, 1, 2]), same.read([0, 1, 2]))
+    assert open_pictures("digits", resolution=5)[0].shape == (1, 5, 5)
+    with pytest.raises(SettingError, match=r"data\.channels = 3, and the pictures of digits are grey"):
+        open_pictures("digits", channels=3)
 
 
 def test_broken_idx_files_are_refused(tmp_path: Path) -> None:

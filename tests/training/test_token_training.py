@@ -40,6 +40,12 @@ def _recipe(tokens: dict[str, Any] | None = None, **sections: Any) -> Recipe:
     return build_recipe(content, "here")
 
 
+def _plain(recipe: Recipe, *names: str) -> Recipe:
+    """The recipe with these settings of its tokens left out."""
+    default = {name: getattr(Recipe().tokens, name) for name in names}
+    return recipe.model_copy(update={"tokens": recipe.tokens.model_copy(update=default)})
+
+
 def _rows(labels: bool = False) -> Stacked:
     rows = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [1, 0, 3, 2, 1, 0, 3, 2]]).repeat(20, 1)
     return Stacked(rows, 4, torch.arange(40) % 2 if labels else None, ("even", "odd") if labels else (), "abcd")
@@ -85,6 +91,24 @@ def test_a_model_learns_a_law_and_says_it_in_bits(tmp_path: Path, kernel: str) -
     assert set(model.write(labels=["even", "odd", "even"], seed=1)) == {"abcdabcd", "badcbadc"}
     assert model.write(labels=[1], steps=10, seed=2) == ["badcbadc"]
     assert "bits a letter" in token_figures(folder)
+
+
+def test_a_unet_learns_levels_of_pixels(tmp_path: Path) -> None:
+    """Two pictures of 16 levels: less is left to say, and it opens as what it was."""
+    levels = torch.stack([torch.arange(16).reshape(4, 4), torch.arange(16).flip(0).reshape(4, 4)])
+    rows = Stacked(levels.repeat(20, 1, 1), 16)
+    recipe = _recipe(
+        {"of": "levels", "levels": 16, "net": "unet", "says": "logistic", "kernel": "discretised-gaussian"}
+        | {"settings": {"beta_start": 1e-3, "beta_end": 0.1}},
+        network={"channels": [8, 8], "groups": 4, "blocks": 1, "attention": 0},
+        training={"images": 640, "batch": 16},
+        optimizer={"lr": 1e-2, "decay": "linear", "warmup": 5},
+    )
+    recipe = _plain(recipe, "layers", "width", "head")
+    folder = train_tokens(recipe, rows, tmp_path / "run", codec=Levels(16), device="cpu")
+    model = neblina.load_tokens(folder, device="cpu")
+    assert model.bundle.card["measured"]["bits"] < 4  # log2(16); untrained, 6
+    assert model.generate(n=2, seed=1).shape == (2, 1, 4, 4)
 
 
 def test_the_importance_of_steps_is_learned_from_every_row_and_weighs_its_loss() -> None:
@@ -234,7 +258,8 @@ def test_a_codec_s_digest_is_of_its_weights_and_not_of_how_they_lie() -> None:
 @pytest.mark.parametrize("name", [name for name in packaged() if load_recipe(name).kind == "tokens"])
 def test_every_packaged_recipe_of_tokens_builds_its_model(name: str) -> None:
     recipe = load_recipe(name)
-    shape = {"letters": (recipe.tokens.length,)}.get(name, (7, 7))
+    side = recipe.data.resolution if recipe.tokens.of == "levels" else 7
+    shape = {"letters": (recipe.tokens.length,)}.get(name, (side, side))
     classes = recipe.tokens.levels if recipe.tokens.of == "levels" else 20
     rows = Stacked(torch.zeros(4, *shape, dtype=torch.int64), classes, torch.arange(4), ("a", "b", "c", "d"))
     codec = Levels(classes) if recipe.tokens.of == "levels" else None
@@ -254,6 +279,9 @@ def test_every_packaged_recipe_of_tokens_builds_its_model(name: str) -> None:
         ({"kernel": "discretised-gaussian", "settings": {"steps": 5}}, {}, "make them equal"),
         ({}, {"objective": {"times": "score-norm"}}, "looks at a score, which tokens have not"),
         ({}, {"objective": {"loss": "hybrid"}}, "objective.loss means nothing to a model of tokens"),
+        ({}, {"network": {"blocks": 1}}, "network.blocks means nothing to a transformer over tokens"),
+        ({"says": "logistic"}, {}, "tokens.says means nothing to a transformer over tokens"),
+        ({"net": "unet"}, {}, "tokens.layers, tokens.width, tokens.head mean nothing to a U-Net over levels"),
         ({}, {"process": {"schedule": "linear"}}, "process.schedule means nothing to a model of tokens"),
     ],
 )
@@ -262,6 +290,11 @@ def test_recipes_that_contradict_themselves_are_refused(
 ) -> None:
     with pytest.raises(SettingError, match=message):
         TokenLearner(_recipe(tokens, **sections), _rows(), device="cpu")
+
+
+def test_a_unet_over_what_are_no_levels_is_refused() -> None:
+    with pytest.raises(SettingError, match="unet reads levels of pixels as numbers, and letters are none"):
+        TokenLearner(_plain(_recipe({"net": "unet"}), "layers", "width", "head"), _rows(), device="cpu")
 
 
 def test_codes_without_a_codec_are_refused(tmp_path: Path) -> None:

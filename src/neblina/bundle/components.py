@@ -27,6 +27,7 @@ from neblina.nets.autoregressive import AutoregressiveConfig, AutoregressiveTran
 from neblina.nets.dit import DiT, DiTConfig
 from neblina.nets.labelled import ClassEmbedder, ClassEmbedderConfig, LabelledUNet
 from neblina.nets.learned_null import LearnedNull, LearnedNullConfig
+from neblina.nets.pixel_unet import PixelUNet, PixelUNetConfig
 from neblina.nets.tiny_autoencoder import AutoencoderTiny, AutoencoderTinyConfig
 from neblina.nets.token_config import SequenceTransformerConfig, TokenTransformerConfig
 from neblina.nets.token_transformer import TokenTransformer
@@ -69,6 +70,7 @@ kinds.add(Kind(ClassEmbedderConfig.from_dict, ClassEmbedder), "ClassEmbedder")
 kinds.add(Kind(DiTConfig.from_dict, DiT), "DiTTransformer2DModel")
 kinds.add(Kind(_transformer_config, _transformer), "Transformer2DModel")
 kinds.add(Kind(SequenceTransformerConfig.from_dict, TokenTransformer), "SequenceTransformer")
+kinds.add(Kind(PixelUNetConfig.from_dict, PixelUNet), "PixelUNet")
 kinds.add(Kind(AutoregressiveConfig.from_dict, AutoregressiveTransformer), "AutoregressiveTransformer")
 kinds.add(Kind(LearnedNullConfig.from_dict, LearnedNull), "LearnedClassifierFreeSamplingEmbeddings")
 kinds.add(Kind(AutoencoderKLConfig.from_dict, AutoencoderKL, KLCodec), "AutoencoderKL")

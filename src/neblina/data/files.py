@@ -161,15 +161,20 @@ def decode(content: bytes, size: tuple[int, int], channels: int) -> Pixels:
     """
     with Image.open(io.BytesIO(content)) as picture:
         flat = _on_white(ImageOps.exif_transpose(picture)).convert("L" if channels == 1 else "RGB")
-    height, width = size
-    if flat.size != (width, height):
-        scale = max(width / flat.width, height / flat.height)
-        crop_width, crop_height = width / scale, height / scale
-        left, top = (flat.width - crop_width) / 2, (flat.height - crop_height) / 2
-        box = (left, top, left + crop_width, top + crop_height)
-        flat = flat.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    flat = scaled(flat, *size)
     pixels = np.asarray(flat, dtype=np.uint8)
     return pixels[None].copy() if channels == 1 else pixels.transpose(2, 0, 1).copy()
+
+
+def scaled(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """A picture at another size: the largest part in its middle that has the size's shape."""
+    if picture.size == (width, height):
+        return picture
+    scale = max(width / picture.width, height / picture.height)
+    crop_width, crop_height = width / scale, height / scale
+    left, top = (picture.width - crop_width) / 2, (picture.height - crop_height) / 2
+    box = (left, top, left + crop_width, top + crop_height)
+    return picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
 _GREY = ("1", "L", "LA")

@@ -34,6 +34,7 @@ from neblina.processes.kernels import kernels
 from neblina.processes.survival import survivals
 
 _MOST = 2**30  # bytes that products of steps may take
+_LEAST = 1e-80  # a smaller chance is none: 1 / chance has room beside 1 in float64, and denormal numbers are slow
 _KEPT = 64  # of them that are remembered
 
 
@@ -55,33 +56,34 @@ class Dense(ABC):
     def push(self, p: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """As `Kernel.push`."""
         most = p.amax(-1, keepdim=True)
-        moved = self._flat((p - most).exp(), s, t).to(p)
-        return finite(log(moved) + most)
+        share = _without_least((p.double() - most).exp(), 1e-300)  # in float32, what is e^100 below the most is lost
+        moved = self._flat(share, s, t)
+        return finite(log(moved) + most).to(p)
 
     def column(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """As `Kernel.column`."""
-        own = torch.nn.functional.one_hot(x, self.states)
-        return log(self._flat(own, s, t, backwards=True)).to(dtype)
+        return log(self.reached(x, s, t, backwards=True)).to(dtype)
 
     def support(self, x: Tensor, t: Tensor) -> Tensor | None:
         """As `Kernel.support`."""
-        own = torch.nn.functional.one_hot(x, self.states)
-        return self._flat(own, torch.zeros_like(t), t, backwards=True) > 0
+        return self.reached(x, torch.zeros_like(t), t, backwards=True) > 0
 
     def jump(self, x: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         """As `Kernel.jump`."""
-        own = torch.nn.functional.one_hot(x, self.states)
-        return drawn(log(self._flat(own, s, t)), uniform)
+        return drawn(log(self.reached(x, s, t)), uniform)
 
     def bridge(self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, uniform: Tensor) -> Tensor:
         """As `Kernel.bridge`."""
-        start, end = (torch.nn.functional.one_hot(one, self.states) for one in (x0, x))
-        law = self._flat(start, torch.zeros_like(s), s) * self._flat(end, s, t, backwards=True)
+        law = self.reached(x0, torch.zeros_like(s), s) * self.reached(x, s, t, backwards=True)
         return torch.where(law.sum(-1) > 0, drawn(log(law), uniform), x)
 
     def prior(self) -> Tensor:
         """As `Kernel.prior`."""
         return torch.full((self.states,), 1 / self.states, dtype=torch.float64).log()
+
+    def reached(self, x: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
+        """Rows Q_{s→t}[x], or columns Q_{s→t}[:, x], of tokens x, shape (B, *): float64 of shape (B, *, K)."""
+        return self._flat(torch.nn.functional.one_hot(x, self.states), s, t, backwards=backwards)
 
     def _flat(self, p: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
         flat = p.double().reshape(len(p), -1, self.states)
@@ -137,29 +139,30 @@ class DiscretisedGaussian(Dense):
         found = weights[:, between]
         diagonal = torch.eye(self.classes, dtype=torch.bool)
         found[:, diagonal] = 0
-        return found + torch.diag_embed(1 - found.sum(2))
+        return _without_least(found + torch.diag_embed(1 - found.sum(2)))
 
     @cached_property
     def cumulative(self) -> Tensor:
         """Q_1 … Q_n for n = 0 … T, shape (T + 1, K, K), float64."""
         products = [torch.eye(self.classes, dtype=torch.float64)]
         for matrix in self.matrices:
-            products.append(products[-1] @ matrix)
+            products.append(_without_least(products[-1] @ matrix))
         return torch.stack(products)
 
     def moved(self, p: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
-        """As `Dense.moved`; samples that go between the same steps go together.
+        """As `Dense.moved`.
 
         Raises:
             SettingError: a time between two steps.
         """
-        ends = torch.stack([self._step(s), self._step(t)], 1).expand(len(p), 2)
-        found = torch.empty_like(p)
-        for first, last in sorted(set(map(tuple, ends.tolist()))):
-            own = ((ends[:, 0] == first) & (ends[:, 1] == last)).to(p.device)
-            matrix = self._product(first, last).to(p.device)
-            found[own] = p[own] @ (matrix.T if backwards else matrix)
-        return found
+        each = self._each(len(p), s, t).to(p.device)
+        return p @ (each.mT if backwards else each)
+
+    def reached(self, x: Tensor, s: Tensor, t: Tensor, *, backwards: bool = False) -> Tensor:
+        """As `Dense.reached`, looked up; errors of `moved`."""
+        each = self._each(len(x), s, t).to(x.device)
+        rows = torch.arange(len(x), device=x.device).reshape(-1, *[1] * (x.ndim - 1))
+        return each[rows, :, x] if backwards else each[rows, x]
 
     def rate(self, x: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Its steps are whole: it has none.
@@ -184,13 +187,22 @@ class DiscretisedGaussian(Dense):
             )
         return steps.long()
 
+    def _each(self, count: int, s: Tensor, t: Tensor) -> Tensor:
+        """The matrix of each of `count` samples, shape (B, K, K)."""
+        ends = torch.stack([self._step(s), self._step(t)], 1).expand(count, 2).tolist()
+        if all(pair == ends[0] for pair in ends):
+            return self._product(*ends[0]).expand(count, -1, -1)
+        return torch.stack([self._product(first, last) for first, last in ends])
+
     def _product(self, first: int, last: int) -> Tensor:
         if first == 0:
             return self.cumulative[last]
+        if last == first + 1:
+            return self.matrices[first]
         if (first, last) not in self._products:
             product = torch.eye(self.classes, dtype=torch.float64)
             for matrix in self.matrices[first:last]:
-                product = product @ matrix
+                product = _without_least(product @ matrix)
             if len(self._products) >= _KEPT:
                 self._products.pop(next(iter(self._products)))
             self._products[first, last] = product
@@ -274,6 +286,10 @@ class NearestNeighbours(Dense):
     def config(self) -> dict[str, Any]:
         """As `Kernel.config`; the embeddings are the caller's to keep."""
         return {"name": "nearest-neighbours", "neighbours": self.neighbours, "schedule": self.schedule}
+
+
+def _without_least(chances: Tensor, least: float = _LEAST) -> Tensor:
+    return torch.where(chances < least, 0.0, chances)
 
 
 kernels.add(DiscretisedGaussian, "discretised-gaussian")

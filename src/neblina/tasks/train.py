@@ -136,7 +136,7 @@ def token_figures(folder: Path) -> str:
     card = read_json(folder / CARD)
     measured = card["measured"]
     whose = "held-out" if measured["held_out"] else "training"
-    what = "letter" if card["alphabet"] else "token"
+    what = "letter" if card["alphabet"] else "token" if card["levels"] is None else "pixel"
     error = "" if measured["error"] is None else f" ± {measured['error']:.3f}"
     return f"{measured['rows']} {whose} rows: at most {measured['bits']:.3f}{error} bits a {what}"
 

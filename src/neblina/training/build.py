@@ -8,13 +8,14 @@ from neblina.codecs.fold import Fold
 from neblina.core.errors import SettingError
 from neblina.data.pictures import Pictures, inventory
 from neblina.denoisers.parameterisations import check_end
-from neblina.nets.unet import UNet, UNetConfig
+from neblina.nets.unet import UNet
 from neblina.objectives.hybrid import Objective, check_hybrid
 from neblina.objectives.importance import Importance, make_importance
 from neblina.objectives.weightings import make_weighting
 from neblina.processes.grids import make_grid
 from neblina.processes.schedules import Schedule, make_schedule
 from neblina.samplers import samplers
+from neblina.training.networks import unet_config
 from neblina.training.recipe import Recipe
 from neblina.training.unused import EVERY, refuse_unused
 
@@ -30,23 +31,11 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
     net = recipe.network
     codec = Fold(pictures.shape[0], net.fold) if net.fold > 1 else None
     channels, height, width = pictures.shape if codec is None else codec.fold(torch.empty(pictures.shape)).shape
-    attend = [max(height, width) // 2**level <= net.attention for level in range(len(net.channels))]
     classes = len(pictures.label_names) if recipe.data.labels and pictures.labels is not None else 0
     hidden = classes > 0 and recipe.training.label_dropout > 0
-    config = UNetConfig(
-        sample_size=height if height == width else (height, width),
-        in_channels=channels,
-        out_channels=2 * channels if recipe.objective.loss == "hybrid" else channels,
-        down_block_types=tuple("AttnDownBlock2D" if one else "DownBlock2D" for one in attend),
-        up_block_types=tuple("AttnUpBlock2D" if one else "UpBlock2D" for one in attend[::-1]),
-        block_out_channels=net.channels,
-        layers_per_block=net.blocks,
-        dropout=net.dropout,
-        attention_head_dim=net.head_dim,
-        norm_num_groups=net.groups,
-        resnet_time_scale_shift="scale_shift" if net.scale_shift else "default",
-        num_class_embeds=classes + hidden if classes else None,
-    )
+    made = 2 * channels if recipe.objective.loss == "hybrid" else channels
+    labels = classes + hidden if classes else 0
+    config = unet_config(net, (height, width), read=channels, made=made, labels=labels)
     schedule = make_schedule(recipe.process.schedule, **recipe.process.settings)
     check_end(recipe.process.parameterisation, recipe.process.clock, schedule)
     if recipe.sampling.guidance != 1 and not hidden:

@@ -14,11 +14,10 @@ from neblina.codecs.vq import VQCodec
 from neblina.core.errors import SettingError, choose
 from neblina.data.pictures import Pictures, to_float
 from neblina.data.tokens import Rows, Stacked
-from neblina.nets.token_config import SequenceTransformerConfig
-from neblina.nets.token_transformer import TokenTransformer
 from neblina.processes.grids import token_grid
 from neblina.processes.kernels import Kernel, kernels, make_kernel
 from neblina.samplers import token_samplers
+from neblina.training.networks import new_token_network
 from neblina.training.recipe import Recipe
 from neblina.training.unused import EVERY, Unused, refuse_unused
 
@@ -26,7 +25,6 @@ _UNUSED: Unused = {
     "process": EVERY,
     "objective": ("loss", "weighting", "settings", "vlb_weight", "smallest_time"),
     "sampling": EVERY,
-    "network": EVERY,
     "training": ("snapshots_every",),
 }
 _AT_ONCE = 64  # pictures that are encoded together
@@ -113,19 +111,9 @@ def new_token_model(recipe: Recipe, rows: Rows, codec: TokenCodec | None) -> Tok
     hidden = classes > 0 and recipe.training.label_dropout > 0
     token_samplers[chosen.sampler]
     token_grid(chosen.evaluations, chosen.steps)
-    config = SequenceTransformerConfig(
-        num_vector_embeds=rows.classes + 1,
-        sample_size=rows.shape[0] if len(rows.shape) == 1 else (rows.shape[0], rows.shape[1]),
-        num_attention_heads=chosen.width // chosen.head,
-        attention_head_dim=chosen.head,
-        num_layers=chosen.layers,
-        dropout=chosen.dropout,
-        num_embeds_ada_norm=chosen.steps,
-        num_class_embeds=classes + hidden if classes else None,
-    )
     torch.manual_seed(recipe.training.seed % 2**63)
     return TokenBundle(
-        TokenTransformer(config).eval(),
+        new_token_network(recipe, rows, classes + hidden if classes else 0),
         kernel,
         chosen.steps,
         codec,

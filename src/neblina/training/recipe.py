@@ -72,7 +72,7 @@ class Objective(Section):
 
 
 class Network(Section):
-    """The U-Net, or the levels of a classifier or a codec."""
+    """The U-Net, of levels of pixels too, or the levels of a classifier or a codec."""
 
     channels: tuple[Positive, ...] = (32, 64)
     "feature maps at each resolution, from the full one down"
@@ -197,7 +197,7 @@ class Discriminator(Section):
 
 
 class Tokens(Section):
-    """What tokens are, how they are corrupted, and the transformer that denoises them."""
+    """What tokens are, how they are corrupted, and the network that denoises them."""
 
     of: Literal["codes", "levels", "letters"] = "codes"
     "codes of pictures by a trained codec, levels of grey of pixels, or the letters of a text file"
@@ -217,6 +217,10 @@ class Tokens(Section):
     "of the process that the network is told and the bound is over"
     auxiliary: Annotated[float, Field(ge=0)] = 0.01
     "weight of the belief's own cross-entropy"
+    net: Literal["transformer", "unet"] = "transformer"
+    "what denoises: a transformer over all tokens, or for levels the U-Net of the section network"
+    says: Literal["logits", "logistic"] = "logits"
+    "of a pixel, by the U-Net: a logit a level, or a logistic over levels in order"
     layers: Positive = 4
     "blocks of the transformer"
     width: Positive = 128

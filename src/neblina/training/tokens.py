@@ -169,7 +169,8 @@ class TokenLearner(Learner):
 
     def words(self, figures: Mapping[str, float]) -> str:
         """The bound."""
-        return f"{figures['bits']:.3f} bits a {'letter' if self.rows.alphabet else 'token'}"
+        what = "letter" if self.rows.alphabet else "pixel" if self.recipe.tokens.of == "levels" else "token"
+        return f"{figures['bits']:.3f} bits a {what}"
 
     def stored(self) -> Stored:
         """Its state, for a checkpoint."""

@@ -1,0 +1,84 @@
+"""From a recipe to the networks that it describes, untrained."""
+
+from collections.abc import Callable
+
+from neblina.core.errors import SettingError
+from neblina.data.tokens import Rows
+from neblina.nets.network import TokenNetwork
+from neblina.nets.pixel_unet import READ, PixelUNet, PixelUNetConfig, said
+from neblina.nets.token_config import SequenceTransformerConfig
+from neblina.nets.token_transformer import TokenTransformer
+from neblina.nets.unet import UNetConfig
+from neblina.training.recipe import Network, Recipe
+from neblina.training.unused import EVERY, refuse_unused
+
+
+def unet_config(net: Network, size: tuple[int, int], *, read: int, made: int, labels: int) -> UNetConfig:
+    """The configuration of the U-Net of a recipe.
+
+    Args:
+        size: height and width that it is for.
+        read, made: channels in and out.
+        labels: rows of its class embedding, the null's included; 0 for none.
+    Raises:
+        SettingError: a network that does not fit the size.
+    """
+    attend = [max(size) // 2**level <= net.attention for level in range(len(net.channels))]
+    return UNetConfig(
+        sample_size=size[0] if size[0] == size[1] else size,
+        in_channels=read,
+        out_channels=made,
+        down_block_types=tuple("AttnDownBlock2D" if one else "DownBlock2D" for one in attend),
+        up_block_types=tuple("AttnUpBlock2D" if one else "UpBlock2D" for one in attend[::-1]),
+        block_out_channels=net.channels,
+        layers_per_block=net.blocks,
+        dropout=net.dropout,
+        attention_head_dim=net.head_dim,
+        norm_num_groups=net.groups,
+        resnet_time_scale_shift="scale_shift" if net.scale_shift else "default",
+        num_class_embeds=labels or None,
+    )
+
+
+def new_token_network(recipe: Recipe, rows: Rows, labels: int) -> TokenNetwork:
+    """The network that denoises tokens.
+
+    Args:
+        labels: as of `unet_config`.
+    Raises:
+        SettingError: settings that mean nothing to it, or that do not fit the rows.
+    """
+    return _NETWORKS[recipe.tokens.net](recipe, rows, labels).eval()
+
+
+def _transformer(recipe: Recipe, rows: Rows, labels: int) -> TokenNetwork:
+    refuse_unused(recipe, {"network": EVERY, "tokens": ("says",)}, "a transformer over tokens")
+    chosen = recipe.tokens
+    return TokenTransformer(
+        SequenceTransformerConfig(
+            num_vector_embeds=rows.classes + 1,
+            sample_size=rows.shape[0] if len(rows.shape) == 1 else (rows.shape[0], rows.shape[1]),
+            num_attention_heads=chosen.width // chosen.head,
+            attention_head_dim=chosen.head,
+            num_layers=chosen.layers,
+            dropout=chosen.dropout,
+            num_embeds_ada_norm=chosen.steps,
+            num_class_embeds=labels or None,
+        )
+    )
+
+
+def _unet(recipe: Recipe, rows: Rows, labels: int) -> TokenNetwork:
+    unused = {"network": ("fold",), "tokens": ("layers", "width", "head", "dropout")}
+    refuse_unused(recipe, unused, "a U-Net over levels")
+    if recipe.tokens.of != "levels":
+        raise SettingError(
+            f"tokens.net: unet reads levels of pixels as numbers, and {recipe.tokens.of} are none: take the transformer"
+        )
+    logistic = recipe.tokens.says == "logistic"
+    size, made = (rows.shape[0], rows.shape[1]), said(rows.classes, logistic)
+    config = unet_config(recipe.network, size, read=READ, made=made, labels=labels)
+    return PixelUNet(PixelUNetConfig(config, rows.classes, logistic))
+
+
+_NETWORKS: dict[str, Callable[[Recipe, Rows, int], TokenNetwork]] = {"transformer": _transformer, "unet": _unet}
