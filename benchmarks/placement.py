@@ -8,13 +8,15 @@
 The first two make the model; its training canvases hold one digit each. The third composes 2 to 4 digits on canvases
 of 56x56 to 112x112 and stores every row in the JSON file as it ends; interrupted, it goes on where it was. The fourth
 prints the tables and draws the curve and the sheet. What is scored is said in placement_scoring.py, what it is compared
-with in placement_ways.py.
+with in placement_ways.py. Rows that go back are composed with a sampler that walks the steps in which things are placed
+several times.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +36,7 @@ from neblina.tasks.loading import load
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
 RANDOM = 8  # colours, as compose takes when nothing is said
+BACK = "restart_ancestral"  # the sampler of the rows that go back
 SIZE_CLASSES = (36, 40, 44, 49)  # of a box's longer side
 
 
@@ -130,6 +133,7 @@ def main() -> None:
         settings["sampler"] = given.sampler
     behind = {} if given.guidance_behind is None else {"guidance": given.guidance_behind}
     ways = Ways(quick(load(given.model, device="cpu")), settings, behind)
+    back = replace(ways, settings={**settings, "sampler": BACK})
     scenes = random_scenes(given.scenes, seed=0)
     every: dict[str, Way] = {
         "real": lambda some: real(some, training, 3),
@@ -140,15 +144,18 @@ def main() -> None:
     for colours, name in ((["black"], "black"), (RANDOM, "random")):
         for share in SHARES if name == "black" else SHARES[1:]:
             every[f"composed, {name}, {share:g}"] = partial(ways.composed, share=share, colours=colours)
+    for share in SHARES:
+        every[f"going back, black, {share:g}"] = partial(back.composed, share=share, colours=["black"])
     done: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     done["settings"], done["classes"] = {**settings, "behind": behind, "scenes": given.scenes}, CLASSES
     if "reader" not in done:
         done["reader"] = reading(reader, test)
         pictures = real(scenes, test, 4)
         done["shuffled"] = summary(scored(shuffled(scenes, np.random.default_rng(0)), pictures, reader))
-    if "alone" not in done:
-        done["alone"] = alone(ways, given.alone, test, training, reader)
-        print(f"alone: {done['alone']['right']:.1%}", flush=True)
+    for name, its in (("alone", ways), ("alone, going back", back)):
+        if name not in done:
+            done[name] = alone(its, given.alone, test, training, reader)
+            print(f"{name}: {done[name]['right']:.1%}", flush=True)
     kept = dict(np.load(given.out.with_suffix(".npz"))) if given.out.with_suffix(".npz").exists() else {}
     done.setdefault("rows", {})
     done["sheet"] = [

@@ -9,20 +9,22 @@ from PIL import Image, ImageDraw
 
 from neblina.core.atomic import write_file
 
-BLUE, ORANGE, GREY = "#2a6f97", "#d97706", "#777777"
+BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#d97706", "#15803d", "#777777"
+SERIES = (("composed", "black", BLUE), ("composed", "random", ORANGE), ("going back", "black", GREEN))
 CELL, ZOOM = 112, 2  # of the sheet
 _LEFT_OUT = ("0.1", "0.3", "0.4")  # shares that the sheet does not show
 
 
 def report(done: dict[str, Any], pictures: Path, folder: Path) -> None:
     """Print the tables; draw composition-curve.png and composition-sheet.png."""
-    rows, alone, reader = done["rows"], done["alone"], done["reader"]
+    rows, alone, back, reader = done["rows"], done["alone"], done["alone, going back"], done["reader"]
     real = rows.get("real", {})
     print(
         f"{done['settings']}; the reader reads {reader['digits']:.1%} of test digits at these sizes and "
         f"{reader['rubbish']:.1%} of rubbish; real digits under shuffled labels are right in "
         f"{done['shuffled']['right']:.1%}. The model alone, one digit a canvas: {alone['right']:.1%} right, Fréchet "
-        f"{alone['frechet']:.2f} (real {alone['frechet_real']:.2f}).\n"
+        f"{alone['frechet']:.2f} (real {alone['frechet_real']:.2f}); going back, {back['right']:.1%} of "
+        f"{back['elements']}.\n"
     )
     print("| way | right class, right box | IoU | leakage | neglected | Fréchet | over that of real | s a picture |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -63,16 +65,18 @@ def curve(rows: dict[str, Any], real: dict[str, Any], place: Path) -> None:
         ("frechet", "Fréchet distance of the boxes, over that of real", 1),
     )
     for axis, (key, title, unit) in zip(panels, said, strict=True):
-        for colours, hue in (("black", BLUE), ("random", ORANGE)):
+        for series, colours, hue in SERIES:
             found = {}
             for name, row in rows.items():
                 kind, *parts = name.split(", ")
-                if kind == "composed" and (parts[0] == colours or float(parts[1]) == 0):
+                if kind == series and (parts[0] == colours or float(parts[1]) == 0):
                     value = row[key] / row["frechet_real"] if key == "frechet" else row[key]
                     found[100 * float(parts[1])] = (value, row["elements"])
+            if not found:
+                continue
             shares = sorted(found)
             values = [unit * found[share][0] for share in shares]
-            axis.plot(shares, values, "o-", color=hue, ms=4, label=f"composed, {colours}")
+            axis.plot(shares, values, "o-", color=hue, ms=4, label=f"{series}, {colours}")
             if key == "right":
                 bounds = [interval(found[share][0], found[share][1]) for share in shares]
                 axis.fill_between(

@@ -14,6 +14,7 @@ from neblina.core.plan import conditional
 from neblina.core.posterior import Gaussian
 from neblina.denoisers.oracles import MixtureDenoiser, gaussian_denoiser
 from neblina.evaluation.laws import BasisNoise, between, marginal_std
+from neblina.guidance.bootstrap import Backdrop, bootstrapped
 from neblina.guidance.reschedule import on_schedule
 from neblina.processes.continuous import VP, Flow
 from neblina.processes.gaussian import GaussianProcess
@@ -172,6 +173,37 @@ def test_repaint_fills_in_what_the_known_part_says_and_better_the_more_it_repeat
     assert errors[1] < errors[0] / 2
 
 
+@pytest.mark.parametrize("repeats", [1, 4])
+def test_going_back_brings_a_place_shown_alone_into_agreement_with_what_is_around_it(repeats: int) -> None:
+    """x_2, a place, given x_1 = 1, its backdrop, under correlation 0.9: mean 0.9, where one walk through makes 0.6."""
+    covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
+    noise, count = drawn(0), 200
+    x = noise(torch.empty(count, 1, 1, 2, dtype=torch.float64))
+    behind = Backdrop(torch.ones(1, 1, dtype=torch.float64), x, 0, range(count))
+    exact = conditional(Correlated(VPROCESS, torch.zeros(2).double(), covariance), Condition())
+    plan = bootstrapped(exact, torch.tensor([[0.0, 1.0]]), behind, VPROCESS.schedule, until=0.0)
+    grid = make_grid("log_snr", VPROCESS.schedule, 24)
+    walk = samplers["restart_ancestral"](VPROCESS, x, grid, noise=noise, last=0.95, jump=1, repeats=repeats)
+    error = abs(float(sample(walk, plan)[..., 1].mean()) - 0.9)
+    assert error < 0.15 if repeats > 1 else error > 0.25
+
+
+def test_going_back_over_nothing_is_ancestral_sampling() -> None:
+    plan, grid = conditional(mixture(VPROCESS), Condition()), make_grid("log_snr", VPROCESS.schedule, 12)
+    x = drawn(0)(torch.empty(5, 1, dtype=torch.float64))
+    walks = [("ddpm", {}), ("restart_ancestral", {"repeats": 1}), ("restart_ancestral", {"repeats": 2})]
+    plain, once, twice = (sample(samplers[n](VPROCESS, x, grid, noise=drawn(1), **s), plan) for n, s in walks)
+    assert torch.equal(plain, once)
+    assert not torch.equal(plain, twice)
+
+
+@pytest.mark.parametrize(("jump", "repeats"), [(1, 2), (2, 4), (5, 3)])
+def test_going_back_asks_so_often_more(jump: int, repeats: int) -> None:
+    grid = make_grid("log_snr", VPROCESS.schedule, 20)
+    settings = {"first": 0.2, "last": 0.55, "jump": jump, "repeats": repeats}
+    assert samplers["restart_ancestral"].evaluations(VPROCESS, grid, **settings) == 20 + (repeats - 1) * (11 - 4)
+
+
 @pytest.mark.parametrize("name", ["dpmpp_sde", "dpmpp_2m_sde", "euler_maruyama"])
 def test_a_seed_means_the_same_picture_whatever_the_number_of_steps(name: str) -> None:
     """Brownian noise is keyed by its interval: refining the grid refines one path; another seed is another picture."""
@@ -205,6 +237,8 @@ def test_a_seed_means_the_same_picture_whatever_the_number_of_steps(name: str) -
         ("predictor_corrector", {"snr": 0.0}, "snr"),
         ("annealed_langevin", {"corrections": 0}, "corrections"),
         ("restart", {"first": 0.8, "last": 0.5}, "first < last"),
+        ("restart_ancestral", {"last": 1.0}, "last < 1"),
+        ("restart_ancestral", {"jump": 0}, "at least 1"),
         ("repaint", {"mask": torch.ones(1)}, "one of them is missing"),
         ("repaint", {"jump": 0}, "at least 1"),
     ],

@@ -6,7 +6,8 @@ level; to bring the two parts into agreement, each stretch of the walk is gone b
     x_s ← m ⊙ (α_s y + σ_s z) + (1 − m) ⊙ x_s,    then x_t ~ q(x_t | x_s), and down again.
 
 Restart does the same to a deterministic sampler, over one stretch, without a known part: the noise contracts errors
-that the ODE carries along.
+that the ODE carries along. Around ancestral steps, a few of them at a time, it is RePaint's way without a known part:
+where a plan sets some of x from outside (`guidance.bootstrap`), the rest is brought into agreement with that.
 
 Lugmayr et al. RePaint: Inpainting using Denoising Diffusion Probabilistic Models. CVPR 2022, algorithm 1.
 Xu et al. Restart Sampling for Improving Generative Processes. NeurIPS 2023, algorithm 1.
@@ -107,12 +108,7 @@ def restart(
     Raises:
         SettingError: a stretch that is none, or repeats below 1.
     """
-    if not 0 <= first < last < 1 or repeats < 1:
-        raise SettingError(
-            f"restart needs 0 <= first < last < 1 and repeats of at least 1, not {first:g}, {last:g} and {repeats}"
-        )
-    steps = len(times) - 1
-    begin, end = round(first * steps), round(last * steps)
+    begin, end = _stretch(len(times) - 1, first, last, repeats)
     for number, (t, s) in enumerate(pairwise(times)):
         x = yield from heun_step(process, ANGLE, x, t, s)
         if number + 1 == end and begin < end:
@@ -121,3 +117,50 @@ def restart(
                 for again_t, again_s in pairwise(times[begin : end + 1]):
                     x = yield from heun_step(process, ANGLE, x, again_t, again_s)
     return x
+
+
+@register("restart_ancestral", order=1, stochastic=True, source="Xu et al. 2023, algorithm 1, around DDPM's step")
+def restart_ancestral(
+    process: GaussianProcess,
+    x: Tensor,
+    times: Tensor,
+    *,
+    first: float = 0.05,
+    last: float = 0.45,
+    jump: int = 4,
+    repeats: int = 4,
+    noise: Noise,
+) -> Sampling:
+    """Ancestral steps; over a part of the grid a few at a time, each few walked more than once.
+
+    Args:
+        x, times, noise: as in `repaint`.
+        first, last: where that part begins and ends, as shares of the grid's steps.
+        jump: steps that are gone back together; the fewer, the better parts of x that are set from outside are agreed
+            with, and the more, the more of what is settled is settled anew.
+        repeats: how often they are walked.
+    Raises:
+        SettingError: as `restart`, or a jump below 1.
+    """
+    begin, end = _stretch(len(times) - 1, first, last, repeats)
+    if jump < 1:
+        raise SettingError(f"jump ({jump}) is at least 1")
+    starts = [*range(begin), *range(begin, end, jump), *range(end, len(times) - 1)]
+    for start, stop in pairwise([*starts, len(times) - 1]):
+        stretch = times[start : stop + 1]
+        for again in range(repeats if begin <= start < end else 1):
+            if again:
+                x = process.forward(x, stretch[-1], stretch[0]).sample(noise)
+            for t, s in pairwise(stretch):
+                posterior = yield Query(x, t)
+                x = process.reverse(x, t, s, posterior, variance=Eta(1.0)).sample(noise)
+    return x
+
+
+def _stretch(steps: int, first: float, last: float, repeats: int) -> tuple[int, int]:
+    """The numbers of the steps that a restart begins and ends with."""
+    if not 0 <= first < last < 1 or repeats < 1:
+        raise SettingError(
+            f"restart needs 0 <= first < last < 1 and repeats of at least 1, not {first:g}, {last:g} and {repeats}"
+        )
+    return round(first * steps), round(last * steps)
