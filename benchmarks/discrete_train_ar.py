@@ -2,8 +2,8 @@
 
     python benchmarks/discrete_train_ar.py PATH_TO_MNIST CODEC_FOLDER --out runs/autoregressive
 
-Everything is the recipe's: blocks, their number and width, batch, optimiser and its rate, averaged weights, pictures held
-out, labels and how often they are hidden. The loss is the cross-entropy of each token behind those before it.
+Everything is the recipe's: blocks, their number and width, batch, optimiser and its rate, averaged weights, pictures
+held out, labels and how often they are hidden. The loss is the cross-entropy of each token behind those before it.
 OUT/transformer holds the averaged weights, OUT/measured.json what was measured; bits a token of held-out pictures are
 exact here, where diffusion has a bound.
 """
