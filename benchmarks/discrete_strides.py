@@ -4,7 +4,7 @@
 
 VQ-Diffusion's released code (`sample_fast`) strides its grid of 100 steps: at every stride the network is asked and a
 single step is taken, the last of the stride; one more evaluation, at the grid's last step, ends the walk and draws all
-that is still masked at once. It is re-implemented here with this package's one-step law. Ours takes the law of the whole
+that is still masked at once. It is re-implemented here with this package's one-step law; ours takes that of the whole
 stride. The belief is even over the classes, which changes nothing about how many tokens are masked. Also printed: how
 far the law of a pair of dependent tokens is from the enumerated one, in total variation, by the number of evaluations,
 under the exact belief.
