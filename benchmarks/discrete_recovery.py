@@ -189,35 +189,23 @@ def measured(
     other = truth.roll(1, 0)  # of another digit
     kept = dict(np.load(shown)) if shown.exists() else {}
 
-    def put(name: str, tokens: Tensor, at: Tensor | None = None) -> None:
-        """A row; `at`: which tokens are counted, of truth's shape."""
-        at = torch.ones_like(truth, dtype=torch.bool) if at is None else at
+    def put(name: str, tokens: Tensor, *, at: Tensor | None = None, given: Tensor | None = None) -> None:
+        """A row; `at`: which tokens are counted, `given`: what they were made of, both of truth's shape."""
+        found = tokens == truth
         pictures = models.decoded(tokens)
         row = {
-            "tokens": float((tokens == truth)[at].double().mean()),
-            "read": float((reader.classify(pictures) == labels).double().mean()),
+            "tokens": _share(found if at is None else found[at]),
+            "read": _share(reader.classify(pictures) == labels),
             "pictures": len(tokens),
         }
+        if given is not None:
+            row |= {"repaired": _share(found[given != truth]), "left alone": _share(found[given == truth])}
         kept[name] = pictures[:SHOWN, 0].numpy()
         np.savez_compressed(shown, **kept)
         table.put(name, row)
 
     if table.missing(["original"]):
         put("original", truth)
-    for share in SHARES:
-        x = corrupted(truth, share, classes)
-        tasks = {"corrupted": lambda x=x: x}
-        tasks |= {name: partial(way, models, x, share, steps) for name, way in RECOVERING.items()}
-        for name in table.missing([f"{name}, {share:g}" for name in tasks]):
-            made = tasks[name.rsplit(", ", 1)[0]]()
-            put(name, made)
-            wrong = x != truth
-            rows = table.rows
-            rows[name] |= {
-                "repaired": float((made == truth)[wrong].double().mean()),
-                "left alone": float((made == truth)[~wrong].double().mean()),
-            }
-            table.put(name, rows[name])
     for half, places in FREE.items():
         free = torch.zeros(truth.shape[1:], dtype=torch.bool)
         free[places] = True
@@ -227,7 +215,17 @@ def measured(
             "autoregressive": partial(gone_on, models, truth, free, steps),
         }
         for name in table.missing([f"{half} free, {name}" for name in tasks]):
-            put(name, tasks[name.split(", ", 1)[1]](), free.expand_as(truth))
+            put(name, tasks[name.split(", ", 1)[1]](), at=free.expand_as(truth))
+    for share in sorted(SHARES, key=lambda one: abs(one - 0.2)):
+        x = corrupted(truth, share, classes)
+        tasks = {"corrupted": lambda x=x: x}
+        tasks |= {name: partial(way, models, x, share, steps) for name, way in RECOVERING.items()}
+        for name in table.missing([f"{name}, {share:g}" for name in tasks]):
+            put(name, tasks[name.rsplit(", ", 1)[0]](), given=x)
+
+
+def _share(found: Tensor) -> float:
+    return float(found.double().mean())
 
 
 if __name__ == "__main__":
