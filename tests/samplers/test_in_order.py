@@ -31,7 +31,8 @@ def law(net: AutoregressiveTransformer, guidance: float = 1.0, weights: Tensor |
     each = guidance * told + (1 - guidance) * hidden
     if weights is not None:
         each = each + weights
-    return each.log_softmax(-1).gather(-1, ALL[..., None]).sum((1, 2)).exp()
+    whole: Tensor = each.log_softmax(-1).gather(-1, ALL[..., None]).sum((1, 2)).exp()
+    return whole
 
 
 def apart(tokens: Tensor, wanted: Tensor) -> float:
