@@ -156,7 +156,13 @@ def report(table: Table, place: Path) -> None:
         ):
             if name in rows:
                 value = (1, 100)[number] * rows[name][("frechet", "right")[number]]
-                axes.axhline(value, color="#777777", ls=style, lw=1, label=name.replace(", 1.5", ", guidance 1.5"))
+                axes.axhline(
+                    value,
+                    color="#777777",
+                    ls=style,
+                    lw=1,
+                    label=name.replace(", 1.5", ", guidance 1.5").removesuffix(", 1"),
+                )
         axes.set_xscale("log")
         axes.set_xticks(sorted(EVALUATIONS), labels=[str(count) for count in sorted(EVALUATIONS)])
         axes.minorticks_off()
