@@ -36,7 +36,7 @@ from neblina.tasks.loading import load
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
 RANDOM = 8  # colours, as compose takes when nothing is said
-BACK = "restart_ancestral"  # the sampler of the rows that go back
+BACK = {"sampler": "restart_ancestral", "guidance": 5.0}  # the guidance was chosen on single elements of other scenes
 SIZE_CLASSES = (36, 40, 44, 49)  # of a box's longer side
 
 
@@ -133,7 +133,7 @@ def main() -> None:
         settings["sampler"] = given.sampler
     behind = {} if given.guidance_behind is None else {"guidance": given.guidance_behind}
     ways = Ways(quick(load(given.model, device="cpu")), settings, behind)
-    back = replace(ways, settings={**settings, "sampler": BACK})
+    back = replace(ways, settings={**settings, **BACK})
     scenes = random_scenes(given.scenes, seed=0)
     every: dict[str, Way] = {
         "real": lambda some: real(some, training, 3),
