@@ -3,7 +3,7 @@
     python benchmarks/discrete_speed.py
 
 Both make {64, 256, 1024} tokens of 1024 classes. The autoregressive one writes them one by one, keeping keys and values
-(cached) or reading everything anew for each token (uncached); diffusion takes 100, 25 or 10 evaluations of all tokens.
+(cached) or reading everything anew for each token (uncached); diffusion takes so many evaluations of all tokens.
 Sampling itself is included. Uncached writing is timed on some of its tokens, evenly spaced over the sequence, and
 scaled. Wall-clock seconds, all threads.
 """
@@ -24,7 +24,6 @@ from neblina.processes.kernels import mask_and_replace
 from neblina.samplers.generate_tokens import generate_tokens
 
 CLASSES = 1024
-EVALUATIONS = (100, 25, 10)
 
 
 def drawn(logits: Tensor) -> Tensor:
@@ -64,13 +63,13 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=8, help="of 32 channels")
     parser.add_argument("--sides", type=int, nargs="*", default=[8, 16, 32])
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 16])
+    parser.add_argument("--evaluations", type=int, nargs="*", default=[100, 25, 10], help="25 among them")
     given = parser.parse_args()
     torch.set_grad_enabled(False)
     shape = {"num_attention_heads": given.heads, "attention_head_dim": 32, "num_layers": given.layers}
-    print(
-        "| tokens | batch | AR cached | AR uncached | diffusion 100 | 25 | 10 | 25 is faster than cached, uncached by |"
-    )
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    counts = " | ".join(f"diffusion, {count}" for count in given.evaluations)
+    print(f"| tokens | batch | AR cached | AR uncached | {counts} | 25 is faster than cached, uncached by |")
+    print("| ---: " * (5 + len(given.evaluations)) + "|")
     for side in given.sides:
         writer = AutoregressiveTransformer(AutoregressiveConfig(CLASSES, (side, side), **shape)).eval()
         net = TokenTransformer(SequenceTransformerConfig(CLASSES + 1, (side, side), **shape)).eval()
@@ -78,9 +77,10 @@ def main() -> None:
         for batch in given.batches:
             diffused(denoiser, batch, side, 1)
             slow, quick = uncached(writer, batch, side**2), cached(writer, batch, side**2)
-            each = [diffused(denoiser, batch, side, count) for count in EVALUATIONS]
+            each = [diffused(denoiser, batch, side, count) for count in given.evaluations]
+            some = each[given.evaluations.index(25)]
             cells = " | ".join(f"{one:.3f}" for one in (quick, slow, *each))
-            print(f"| {side**2} | {batch} | {cells} | {quick / each[1]:.1f}x, {slow / each[1]:.1f}x |", flush=True)
+            print(f"| {side**2} | {batch} | {cells} | {quick / some:.1f}x, {slow / some:.1f}x |", flush=True)
 
 
 if __name__ == "__main__":
