@@ -106,3 +106,11 @@ def test_a_check_finds_a_whole_model_whole_and_names_what_is_missing(typed: Type
     assert "problem" not in typed("check", "pixels")
     (tmp_path / "pixels" / "transformer" / "config.json").unlink()
     assert "is missing" in " ".join(typed("check", "pixels", ends=1).split())
+
+
+def test_what_there_is_to_do_is_said_before_it_is_done(typed: Typed, tmp_path: Path) -> None:
+    begun: list[int | None] = []
+    done: list[int] = []
+    told = {"on_begin": begun.append, "on_step": lambda step: done.append(len(step.query.x))}
+    neblina.load_tokens(tmp_path / "pixels", device="cpu").generate(labels=[0, 1], n=3, steps=4, batch=2, **told)
+    assert begun == [12] == [sum(done)]

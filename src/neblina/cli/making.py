@@ -119,7 +119,7 @@ def save_tokens(order: "Order", output: Output) -> "list[Made]":
         def on_step(step: Any) -> None:
             progress.update(task, advance=len(step.query.x), words=f"t = {float(step.query.t.max()):.3f}")
 
-        watch = Watch(on_step=on_step)
+        watch = Watch(lambda total: progress.update(task, total=total), on_step)
         texts = texts_of(order, opened, watch) if opened.bundle.alphabet else []
         made = [] if opened.bundle.alphabet else list(pictures_of(order, opened, watch))
         progress.update(task, words="")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,7 @@ def pictures_of(order: Order, model: TokenModel, watch: Watch | None = None) -> 
     if not model.conditioned and "guidance" not in given:
         del whole["guidance"]
     origin = Provenance("generate", order.model, fingerprint(resolve(order.model)), {})
-    watched = {} if watch is None else {"on_step": watch.on_step, "cancelled": watch.cancelled}
-    pictures = model.generate(given.get("prompt"), labels=given.get("labels"), **settings, **watched)
+    pictures = model.generate(given.get("prompt"), labels=given.get("labels"), **settings, **_watched(watch))
     first = given.get("offset", 0)
     for number, picture in enumerate(to_uint8(pictures), first):
         own = {**whole, "n": 1, "offset": number}
@@ -82,8 +81,11 @@ def texts_of(order: Order, model: TokenModel, watch: Watch | None = None) -> lis
     given = _given(order)
     if given.pop("prompt", None) is not None:
         raise SettingError("this model reads no text: leave the prompt out")
-    watched: dict[str, Any] = {} if watch is None else {"on_step": watch.on_step, "cancelled": watch.cancelled}
-    return model.write(**given, **watched)
+    return model.write(**given, **_watched(watch))
+
+
+def _watched(watch: Watch | None) -> dict[str, Any]:
+    return {} if watch is None else {field.name: getattr(watch, field.name) for field in fields(watch)}
 
 
 def _given(order: Order) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class TokenSettings:
         seed: any integer.
         offset: number of the first sample under the seed.
         batch: samples made together.
+        on_begin: told before anything is made how many evaluations of one sample there will be.
         on_step: told after every answer of every batch.
         cancelled: asked before every step; once True, Cancelled is raised.
     """
@@ -58,6 +59,7 @@ class TokenSettings:
     seed: int = 0
     offset: int = 0
     batch: int = _BATCH
+    on_begin: Callable[[int | None], None] | None = None
     on_step: OnStep | None = None
     cancelled: Callable[[], bool] | None = None
 
@@ -189,6 +191,9 @@ class TokenModel:
             if asked.guidance is not None:
                 raise SettingError(f"guidance {weight:g} has nothing to guide towards: this model is unconditional")
             weight = 1.0
+        steps = sampling.steps if asked.steps is None else asked.steps
+        if asked.on_begin is not None:
+            asked.on_begin(count * steps)
         parts = []
         for start in range(0, count, asked.batch):
             rows = torch.arange(start, min(start + asked.batch, count))
@@ -199,7 +204,7 @@ class TokenModel:
                     (rows + asked.offset).tolist(),
                     condition=condition.take(rows) if condition.given else condition,
                     sampler=asked.sampler or sampling.sampler,
-                    steps=sampling.steps if asked.steps is None else asked.steps,
+                    steps=steps,
                     guidance=weight,
                     truncation=sampling.truncation if asked.truncation is None else asked.truncation,
                     top=asked.top_classes,
