@@ -111,6 +111,8 @@ def test_a_check_finds_a_whole_model_whole_and_names_what_is_missing(typed: Type
 def test_what_there_is_to_do_is_said_before_it_is_done(typed: Typed, tmp_path: Path) -> None:
     begun: list[int | None] = []
     done: list[int] = []
-    told = {"on_begin": begun.append, "on_step": lambda step: done.append(len(step.query.x))}
-    neblina.load_tokens(tmp_path / "pixels", device="cpu").generate(labels=[0, 1], n=3, steps=4, batch=2, **told)
+    model = neblina.load_tokens(tmp_path / "pixels", device="cpu")
+    model.generate(
+        labels=[0, 1], n=3, steps=4, batch=2, on_begin=begun.append, on_step=lambda step: done.append(len(step.query.x))
+    )
     assert begun == [12] == [sum(done)]
