@@ -17,6 +17,8 @@ from neblina.core.errors import DataError, SettingError
 from neblina.data import files
 from neblina.data.pictures import Subset, split, to_float, to_uint8
 from neblina.data.sources import open_pictures, read_idx
+from neblina.tasks.train import open_recipe_pictures
+from neblina.training.recipe import load_recipe
 
 
 def picture(value: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:
@@ -263,7 +265,7 @@ def test_a_resolution_is_that_of_every_source(tmp_path: Path) -> None:
     assert torch.equal(small.read([0, 1, 2]), same.read([0, 1, 2]))
     assert open_pictures("digits", resolution=5)[0].shape == (1, 5, 5)
     with pytest.raises(SettingError, match=r"data\.channels = 3, and the pictures of digits are grey"):
-        open_pictures("digits", channels=3)
+        open_recipe_pictures(load_recipe("digits", {"data": {"channels": 3}}))
 
 
 def test_broken_idx_files_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from neblina.core.errors import DataError, SettingError
+from neblina.core.errors import DataError
 from neblina.core.registry import Registry
 from neblina.data.files import SUFFIXES, OnRead, read_files, scaled
 from neblina.data.pictures import InMemory, Pictures, checked_labels
@@ -35,17 +35,16 @@ def open_pictures(
         source: "digits", or a path. A path to IDX pictures ("…-images-idx3-ubyte", gzip or not) takes its labels from
             the file beside it; a folder that holds them stands for its training part.
         resolution: side to scale to.
-        channels: 1 or 3; named sources and IDX files have 1.
+        channels: 1 or 3 (folders and archives); named sources and IDX files are grey whatever is said.
         skip_bad: leave bad files out instead of refusing the set.
         on_read: told how many pictures have been looked at.
     Returns:
         The pictures, and one sentence for each bad file that was left out.
     Raises:
         DataError: nothing there, or nothing usable.
-        SettingError: colour, of a source that is grey.
     """
     if source in sources:
-        return _at(sources[source](), resolution, channels, source), []
+        return _at(sources[source](), resolution), []
     path = Path(source).expanduser()
     if not path.exists():
         close = get_close_matches(source, list(sources), n=1)
@@ -53,16 +52,14 @@ def open_pictures(
         raise DataError(f"{source} does not exist. {hint} (a folder or a zip of pictures, or IDX files)")
     idx = _idx_pictures(path)
     if idx is not None:
-        return _at(read_idx(idx), resolution, channels, source), []
+        return _at(read_idx(idx), resolution), []
     if path.is_file() and path.suffix.lower() not in (".zip", *SUFFIXES):
         raise DataError(f"{path} is neither a folder, a zip archive, a picture nor an IDX file")
     return read_files(path, resolution=resolution, channels=channels, skip_bad=skip_bad, on_read=on_read)
 
 
-def _at(pictures: Pictures, side: int | None, channels: int | None, source: str) -> Pictures:
+def _at(pictures: Pictures, side: int | None) -> Pictures:
     """Grey pictures in memory at the side that is asked for."""
-    if channels not in (None, 1):
-        raise SettingError(f"data.channels = {channels}, and the pictures of {source} are grey: leave it out")
     if side is None or pictures.shape[1:] == (side, side):
         return pictures
     small = np.empty((len(pictures), 1, side, side), np.uint8)

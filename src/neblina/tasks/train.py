@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from neblina.bundle.files import CARD, read_json
+from neblina.core.errors import SettingError
 from neblina.core.launch import is_main_process
 from neblina.data.files import OnRead
 from neblina.data.pictures import Pictures, split
@@ -158,8 +159,16 @@ def codec_figures(folder: Path) -> str:
 def open_recipe_pictures(
     recipe: Recipe, *, skip_bad: bool = False, on_read: OnRead | None = None
 ) -> tuple[Pictures, list[str]]:
-    """All pictures of a recipe, held-out ones included, and a sentence for each bad file that was left out."""
+    """All pictures of a recipe, held-out ones included, and a sentence for each bad file that was left out.
+
+    Raises:
+        SettingError: colour, of a source that is grey.
+        DataError: as `open_pictures`.
+    """
     data = recipe.data
-    return open_pictures(
+    pictures, bad = open_pictures(
         data.source, resolution=data.resolution, channels=data.channels, skip_bad=skip_bad, on_read=on_read
     )
+    if data.channels not in (None, pictures.shape[0]):
+        raise SettingError(f"data.channels = {data.channels}, and the pictures of {data.source} are grey: leave it out")
+    return pictures, bad
