@@ -31,6 +31,7 @@ from neblina.tasks.checks.published import unusual_fields, unusual_schedule
 META = Opening(device="meta")
 MODELS = [name for name in NAMES if "model_index.json" in published(name)["files"]]
 CODECS = [name for name in NAMES if name not in MODELS]
+QUICK = ("runwayml--stable-diffusion-v1-5", "stabilityai--sdxl-turbo")  # the others are as these two are, and many
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,9 @@ def shapes(net: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name.removeprefix("text_model."): tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
+)
 def test_a_published_model_opens(name: str, tmp_path: Path, words: dict[str, str]) -> None:
     content = published(name)
     if name.startswith("community"):  # whose sizes are others' already

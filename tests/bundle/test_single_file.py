@@ -145,7 +145,7 @@ def opened(state: Mapping[str, Tensor], folder: Path, **settings: Any) -> Single
     return read_single_file(folder / "file.safetensors", **settings)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "-" in name else ()) for name in SMALL])
 def test_a_file_becomes_the_models_that_it_was_written_from(name: str, tmp_path: Path) -> None:
     state, models = small(name)
     single = opened(state, tmp_path)
