@@ -8,12 +8,10 @@ what is not the network weighs more here than there. Wall-clock seconds a step, 
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from diffusers import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler
+from discrete_steps import alternated
 from torch import Tensor
 
 from neblina.core.conditions import Condition, Wants
@@ -43,17 +41,6 @@ def theirs(
         said = VQDiffusionPipeline.truncate(None, said, rate).clamp(-70)
         tokens = scheduler.step(said, timestep=t, sample=tokens).prev_sample
     return tokens
-
-
-def alternated(rounds: int, steps: int, *each: Callable[[], object]) -> list[float]:
-    """Median seconds a step of each, called in turn."""
-    spent: list[list[float]] = [[] for _ in each]
-    for _ in range(rounds + 1):
-        for function, seconds in zip(each, spent, strict=True):
-            began = time.perf_counter()
-            function()
-            seconds.append((time.perf_counter() - began) / steps)
-    return [statistics.median(one[1:]) for one in spent]
 
 
 def main() -> None:
@@ -90,8 +77,7 @@ def main() -> None:
             both = torch.cat([nothing, text]) if guidance > 1 else text
             asked = Condition(text=text, unsaid=Condition(text=nothing) if guidance > 1 else None)
             slow, quick = alternated(
-                given.rounds,
-                given.steps,
+                given.rounds + 1,
                 lambda both=both, guidance=guidance, rate=rate: theirs(
                     peer, scheduler, both, given.steps, guidance, rate
                 ),
@@ -106,7 +92,11 @@ def main() -> None:
                     truncation=rate,
                 ),
             )
-            print(f"| {guidance:g} | {rate:g} | {slow:.3f} | {quick:.3f} | {slow / quick:.2f}x |", flush=True)
+            print(
+                f"| {guidance:g} | {rate:g} | {slow / given.steps:.3f} | {quick / given.steps:.3f} "
+                f"| {slow / quick:.2f}x |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

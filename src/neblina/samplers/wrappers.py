@@ -13,6 +13,7 @@ Lugmayr et al. RePaint: Inpainting using Denoising Diffusion Probabilistic Model
 Xu et al. Restart Sampling for Improving Generative Processes. NeurIPS 2023, algorithm 1.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from torch import Tensor
@@ -109,14 +110,11 @@ def restart(
         SettingError: a stretch that is none, or repeats below 1.
     """
     begin, end = _stretch(len(times) - 1, first, last, repeats)
-    for number, (t, s) in enumerate(pairwise(times)):
-        x = yield from heun_step(process, ANGLE, x, t, s)
-        if number + 1 == end and begin < end:
-            for _ in range(repeats - 1):
-                x = process.forward(x, times[end], times[begin]).sample(noise)
-                for again_t, again_s in pairwise(times[begin : end + 1]):
-                    x = yield from heun_step(process, ANGLE, x, again_t, again_s)
-    return x
+
+    def step(x: Tensor, t: Tensor, s: Tensor) -> Sampling:
+        return (yield from heun_step(process, ANGLE, x, t, s))
+
+    return (yield from _going_back(process, x, times, (begin, end), end - begin, repeats, noise, step))
 
 
 @register("restart_ancestral", order=1, stochastic=True, source="Xu et al. 2023, algorithm 1, around DDPM's step")
@@ -145,15 +143,34 @@ def restart_ancestral(
     begin, end = _stretch(len(times) - 1, first, last, repeats)
     if jump < 1:
         raise SettingError(f"jump ({jump}) is at least 1")
-    starts = [*range(begin), *range(begin, end, jump), *range(end, len(times) - 1)]
-    for start, stop in pairwise([*starts, len(times) - 1]):
+
+    def step(x: Tensor, t: Tensor, s: Tensor) -> Sampling:
+        posterior = yield Query(x, t)
+        return process.reverse(x, t, s, posterior, variance=Eta(1.0)).sample(noise)
+
+    return (yield from _going_back(process, x, times, (begin, end), jump, repeats, noise, step))
+
+
+def _going_back(
+    process: GaussianProcess,
+    x: Tensor,
+    times: Tensor,
+    part: tuple[int, int],
+    jump: int,
+    repeats: int,
+    noise: Noise,
+    step: Callable[[Tensor, Tensor, Tensor], Sampling],
+) -> Sampling:
+    """Steps of a sampler; those of a part of the grid `jump` at a time, each so many walked more than once."""
+    begin, end = part
+    inside = range(begin, end, jump) if begin < end else range(0)
+    for start, stop in pairwise([*range(begin), *inside, *range(end, len(times) - 1), len(times) - 1]):
         stretch = times[start : stop + 1]
-        for again in range(repeats if begin <= start < end else 1):
+        for again in range(repeats if start in inside else 1):
             if again:
                 x = process.forward(x, stretch[-1], stretch[0]).sample(noise)
             for t, s in pairwise(stretch):
-                posterior = yield Query(x, t)
-                x = process.reverse(x, t, s, posterior, variance=Eta(1.0)).sample(noise)
+                x = yield from step(x, t, s)
     return x
 
 

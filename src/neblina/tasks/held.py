@@ -54,14 +54,7 @@ def open_held(
         DataError: pictures that are not there, not those that training held some out of, of another shape, with a class
             that the model does not know, or without the labels that it needs.
     """
-    if count is not None and count < 1:
-        raise SettingError(f"count is at least 1, not {count}")
-    trained = model.bundle.card.get("recipe")
-    recipe = None if trained is None else build_recipe(trained, "the model's recipe")
-    if data is None and (recipe is None or recipe.data.holdout == 0):
-        raise SettingError("no pictures were held out of this model's training: say where to find some with --data")
-    source = data if data is not None or recipe is None else recipe.data.source
-    assert source is not None
+    source, recipe = source_of(model, data, count, "pictures were")
     channels, height, width = model.shape
     side = height if height == width else None
     pictures, left_out = open_pictures(source, resolution=side, channels=3 if channels == 3 else 1, skip_bad=skip_bad)
@@ -77,6 +70,23 @@ def open_held(
         words += ", without labels" if pictures.labels is None else ", given their labels"
     words = f"{len(numbers):,} of {len(pictures):,}: {words}"
     return Held(pictures, words, numbers, labels, tuple(left_out))
+
+
+def source_of(model: Model | TokenModel, data: str | None, count: int | None, what: str) -> tuple[str, Recipe | None]:
+    """Where what a model is measured on comes from, and the recipe that it was trained by, where it has one.
+
+    Raises:
+        SettingError: a count below 1, or nothing given where the recipe held nothing out.
+    """
+    if count is not None and count < 1:
+        raise SettingError(f"count is at least 1, not {count}")
+    trained = model.bundle.card.get("recipe")
+    recipe = None if trained is None else build_recipe(trained, "the model's recipe")
+    if data is not None:
+        return data, recipe
+    if recipe is None or recipe.data.holdout == 0:
+        raise SettingError(f"no {what} held out of this model's training: say where to find some with --data")
+    return recipe.data.source, recipe
 
 
 def _held_out(model: Model | TokenModel, pictures: Pictures, recipe: Recipe, source: str) -> tuple[Pictures, str]:

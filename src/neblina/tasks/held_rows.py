@@ -8,13 +8,12 @@ from torch import Tensor
 
 from neblina.codecs.levels import Levels
 from neblina.codecs.vq import VQCodec
-from neblina.core.errors import DataError, SettingError
+from neblina.core.errors import DataError
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures, to_float
 from neblina.data.tokens import Passages, Rows, read_text
-from neblina.tasks.held import open_held, same_source
+from neblina.tasks.held import open_held, same_source, source_of
 from neblina.tasks.token_model import TokenModel
-from neblina.training.recipe import Recipe, build_recipe
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,7 @@ def open_held_rows(
 
 def _passages(model: TokenModel, data: str | None, count: int | None, seed: int) -> HeldRows:
     """Passages of a text one behind the other, so that each of its letters is measured once."""
-    if count is not None and count < 1:
-        raise SettingError(f"count is at least 1, not {count}")
-    trained = model.bundle.card.get("recipe")
-    recipe: Recipe | None = None if trained is None else build_recipe(trained, "the model's recipe")
-    if data is None and (recipe is None or recipe.data.holdout == 0):
-        raise SettingError("no text was held out of this model's training: say where to find some with --data")
-    source = data if data is not None or recipe is None else recipe.data.source
-    assert source is not None
+    source, recipe = source_of(model, data, count, "text was")
     (length,) = model.bundle.shape
     words = f"the text of {source}"
     if recipe is not None and recipe.data.holdout > 0 and same_source(source, recipe.data.source):
