@@ -12,7 +12,7 @@ from typing import Any
 
 from peers import machine
 
-from neblina.data.pictures import split
+from neblina.data.holding import split
 from neblina.data.sources import open_pictures
 from neblina.tasks.loading import load
 from neblina.tasks.measure import measure

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from neblina.codecs.vq import VQCodec
 from neblina.core.atomic import write_file
-from neblina.data.pictures import Pictures, split, to_float, to_uint8
+from neblina.data.holding import split
+from neblina.data.pictures import Pictures, to_float, to_uint8
 from neblina.data.sources import open_pictures
 from neblina.evaluation.classifier import ClassifierFeatures, SmallClassifier, fit_classifier
 from neblina.nets.autoregressive import AutoregressiveTransformer

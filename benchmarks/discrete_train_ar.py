@@ -18,8 +18,8 @@ import torch.nn.functional as F
 
 from neblina.bundle.components import Opening, read_component, write_component
 from neblina.bundle.files import write_json
+from neblina.data.holding import split
 from neblina.data.order import batch_numbers
-from neblina.data.pictures import split
 from neblina.data.sources import open_pictures
 from neblina.data.tokens import Stacked
 from neblina.nets.autoregressive import AutoregressiveConfig, AutoregressiveTransformer

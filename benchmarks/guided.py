@@ -7,7 +7,8 @@ of its images, classifier the packaged recipe of a noisy classifier.
 from pathlib import Path
 from typing import Any
 
-from neblina.data.pictures import Pictures, split
+from neblina.data.holding import split
+from neblina.data.pictures import Pictures
 from neblina.data.sources import open_pictures
 from neblina.tasks.train import train_recipe
 from neblina.training.recipe import load_recipe

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from neblina.bundle.folder import load_bundle
 from neblina.bundle.schedulers import Sampling
-from neblina.data.pictures import Pictures, split, to_float
+from neblina.data.holding import split
+from neblina.data.pictures import Pictures, to_float
 from neblina.data.sources import open_pictures
 from neblina.tasks.measure import Measured, measure
 from neblina.tasks.model import Model

@@ -15,7 +15,8 @@ from PIL import Image
 
 from neblina.core.errors import DataError, SettingError
 from neblina.data import files
-from neblina.data.pictures import Subset, split, to_float, to_uint8
+from neblina.data.holding import split
+from neblina.data.pictures import Subset, to_float, to_uint8
 from neblina.data.sources import open_pictures, read_idx
 from neblina.tasks.train import open_recipe_pictures
 from neblina.training.recipe import load_recipe
@@ -64,7 +65,8 @@ def test_metadata_brings_captions_and_labels(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n\n")
     pictures, _ = open_pictures(str(tmp_path))
     assert len(pictures) == 3  # the fourth is not listed
-    assert pictures.captions == ("number 0", "number 1", "number 2")
+    assert pictures.records is not None
+    assert [record["text"] for record in pictures.records] == ["number 0", "number 1", "number 2"]
     assert pictures.labels is not None
     assert pictures.labels.tolist() == [0, 1, 0]
     assert pictures.label_names == ("e", "o")

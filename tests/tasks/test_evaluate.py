@@ -11,7 +11,7 @@ from models import CONFIG, small_bundle
 from PIL import Image
 
 from neblina.core.errors import DataError, SettingError
-from neblina.data.pictures import split
+from neblina.data.holding import split
 from neblina.data.sources import digits
 from neblina.evaluation.likelihood import How
 from neblina.nets.unet import UNet, UNetConfig

@@ -15,7 +15,8 @@ from neblina.bundle.codec import load_codec, load_codec_bundle, wrapped
 from neblina.codecs.kl import KLCodec
 from neblina.codecs.vq import VQCodec
 from neblina.core.errors import CheckpointError, DivergenceError, SettingError
-from neblina.data.pictures import InMemory, Subset, split, to_float
+from neblina.data.holding import split
+from neblina.data.pictures import InMemory, Subset, to_float
 from neblina.data.sheets import to_image
 from neblina.evaluation.codec import measure_codec
 from neblina.objectives.adversarial import adaptive_weight

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from neblina.core.errors import DataError
-from neblina.data.pictures import InMemory, Pictures, checked_labels
+from neblina.data.pictures import InMemory, Pictures, Record, checked_labels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 IN_MEMORY = 2 * 2**30  # bytes of pixels up to which a set is decoded once and kept
@@ -90,7 +90,7 @@ class Decoded:
     shape: tuple[int, int, int]
     labels: Tensor | None = None
     label_names: tuple[str, ...] = ()
-    captions: tuple[str, ...] | None = None
+    records: tuple[Record, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -146,12 +146,12 @@ def read_files(
     channels = channels or (1 if all(mode in _GREY for _, mode in facts.values()) else 3)
     height, width = (resolution, resolution) if resolution else _common_size(path, facts)
     labels, label_names = _labels(archive, good, records)
-    captions = _captions(good, records)
-    lazy = Decoded(archive, tuple(good), (channels, height, width), labels, label_names, captions)
+    said = None if records is None else tuple(records[name] for name in good)
+    lazy = Decoded(archive, tuple(good), (channels, height, width), labels, label_names, said)
     if len(good) * channels * height * width > IN_MEMORY:
         return lazy, bad
     decoded = list(_pool().map(lambda name: decode(archive.read(name), (height, width), channels), good))
-    return InMemory(torch.from_numpy(np.stack(decoded)), labels, label_names, captions), bad
+    return InMemory(torch.from_numpy(np.stack(decoded)), labels, label_names, said), bad
 
 
 def decode(content: bytes, size: tuple[int, int], channels: int) -> Pixels:
@@ -306,9 +306,3 @@ def _numbered(
         )
     labels = checked_labels(numbers, classes, archive.show("metadata.jsonl"))
     return labels, tuple(called.get(number, str(number)) for number in range(classes))
-
-
-def _captions(names: list[str], records: dict[str, dict[str, Any]] | None) -> tuple[str, ...] | None:
-    if records is None or any("text" not in records[name] for name in names):
-        return None
-    return tuple(str(records[name]["text"]) for name in names)

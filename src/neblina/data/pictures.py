@@ -1,15 +1,16 @@
 """A set of pictures, whatever it was read from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neblina.core.errors import DataError
+
+Record = Mapping[str, Any]
 
 
 class Pictures(Protocol):
@@ -19,7 +20,7 @@ class Pictures(Protocol):
         shape: (C, H, W) of every picture.
         labels: class of each picture, shape (N,), int64, or None.
         label_names: name of each class, in label order.
-        captions: text of each picture, or None.
+        records: what a metadata.jsonl says of each picture, by name of the field ("text" is a caption), or None.
     """
 
     @property
@@ -29,7 +30,7 @@ class Pictures(Protocol):
     @property
     def label_names(self) -> tuple[str, ...]: ...
     @property
-    def captions(self) -> tuple[str, ...] | None: ...
+    def records(self) -> tuple[Record, ...] | None: ...
     def __len__(self) -> int: ...
 
     def read(self, numbers: Sequence[int]) -> Tensor:
@@ -44,7 +45,7 @@ class InMemory:
     pixels: Tensor
     labels: Tensor | None = None
     label_names: tuple[str, ...] = ()
-    captions: tuple[str, ...] | None = None
+    records: tuple[Record, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,30 +80,15 @@ class Subset:
         return self.whole.label_names
 
     @property
-    def captions(self) -> tuple[str, ...] | None:
-        captions = self.whole.captions
-        return None if captions is None else tuple(captions[number] for number in self.numbers)
+    def records(self) -> tuple[Record, ...] | None:
+        records = self.whole.records
+        return None if records is None else tuple(records[number] for number in self.numbers)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         return self.whole.read([self.numbers[number] for number in numbers])
-
-
-def split(pictures: Pictures, holdout: float, seed: int) -> tuple[Pictures, Pictures]:
-    """Training and held-out pictures: a random share `holdout` of them, the same for the same seed.
-
-    Raises:
-        DataError: the share leaves one of the two empty.
-    """
-    if holdout == 0:
-        return pictures, Subset(pictures, ())
-    order = np.random.Generator(np.random.Philox(key=seed % 2**64)).permutation(len(pictures)).tolist()
-    held = round(len(pictures) * holdout)
-    if not 0 < held < len(pictures):
-        raise DataError(f"holding out {holdout:g} of {len(pictures)} pictures leaves training or testing without any")
-    return Subset(pictures, tuple(sorted(order[held:]))), Subset(pictures, tuple(sorted(order[:held])))
 
 
 def inventory(pictures: Pictures) -> dict[str, Any]:

@@ -134,8 +134,6 @@ def padded_with(tokenizer: Tokenizer, pad: str) -> Tokenizer:
 def published_vocabulary(place: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's vocabulary and merges from the file it was published with.
 
-    The bytes come first, then the bytes that end a word, then what each merge makes, then the two special tokens.
-
     Raises:
         CheckpointError: the file is damaged or something else.
     """
@@ -147,9 +145,14 @@ def published_vocabulary(place: Path) -> tuple[dict[str, int], list[tuple[str, s
     merges = [(line.split(" ")[0], line.split(" ")[-1]) for line in text.split("\n")[1 : 49152 - 256 - 2 + 1]]
     if len(merges) != 49152 - 256 - 2 or not all(left and right for left, right in merges):
         raise CheckpointError(f"{place} is not CLIP's vocabulary: it holds {len(merges)} merges, not 48894")
+    return clip_vocabulary(merges), merges
+
+
+def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """CLIP's vocabulary of some merges: bytes, bytes that end a word, what each merge makes, the two special tokens."""
     letters = _byte_letters()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), _START, _STOP]
-    return {token: number for number, token in enumerate(tokens)}, merges
+    return {token: number for number, token in enumerate(tokens)}
 
 
 def make_tokenizer(files: Mapping[str, str], what: str) -> Tokenizer:

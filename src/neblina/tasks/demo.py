@@ -13,7 +13,7 @@ from neblina.core.atomic import write_file
 from neblina.core.errors import Interrupted
 from neblina.core.noise import normal
 from neblina.data.order import batch_numbers
-from neblina.data.pictures import Pictures, split, to_float, to_uint8
+from neblina.data.pictures import Pictures, to_float, to_uint8
 from neblina.data.sheets import save_sheet
 from neblina.processes.gaussian import GaussianProcess
 from neblina.processes.schedules import make_schedule
@@ -23,7 +23,7 @@ from neblina.tasks.measure import Measured, measure
 from neblina.tasks.model import Model
 from neblina.tasks.plots import Row, plot_rows
 from neblina.tasks.train import open_recipe_pictures, train_recipe
-from neblina.training.examples import draw_examples, read_batch
+from neblina.training.examples import divided, draw_examples, read_batch
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport
 
@@ -72,7 +72,7 @@ def run_demo(
         raise Interrupted(f"{stop.done}. Run the demo again to go on") from stop
     model = load(trained, device=device)
     pictures, _ = open_recipe_pictures(recipe)
-    training, held = split(pictures, recipe.data.holdout, recipe.training.seed)
+    training, held = divided(recipe, pictures)
 
     stage("drawing")
     made = {

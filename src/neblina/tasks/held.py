@@ -10,10 +10,11 @@ from torch import Tensor
 from neblina.core.conditions import NULL_LABEL
 from neblina.core.errors import DataError, SettingError, choose
 from neblina.data.order import batch_numbers
-from neblina.data.pictures import Pictures, inventory, split
+from neblina.data.pictures import Pictures, inventory
 from neblina.data.sources import open_pictures
 from neblina.tasks.model import Model
 from neblina.tasks.token_model import TokenModel
+from neblina.training.examples import divided
 from neblina.training.recipe import Recipe, build_recipe
 
 
@@ -97,7 +98,7 @@ def _held_out(model: Model | TokenModel, pictures: Pictures, recipe: Recipe, sou
     """
     if recipe.data.holdout == 0:
         return pictures, f"the pictures of {source}, which the model was trained on"
-    seen, held = split(pictures, recipe.data.holdout, recipe.training.seed)
+    seen, held = divided(recipe, pictures)
     trained, now = model.bundle.card.get("trained_on"), inventory(seen)
     if trained is not None and trained != now:
         counts = f"{trained['count']:,} to train on then, {now['count']:,} now"

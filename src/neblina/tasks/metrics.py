@@ -13,7 +13,7 @@ from neblina.codecs.fold import Fold
 from neblina.codecs.levels import Levels
 from neblina.core.errors import SettingError
 from neblina.core.registry import Registry
-from neblina.data.pictures import Pictures
+from neblina.data.pictures import Pictures, Record
 from neblina.evaluation.likelihood import How, Likelihood, likelihood
 from neblina.evaluation.shares import Mean, OnProgress
 from neblina.evaluation.tokens import TokenLikelihood, token_likelihood
@@ -118,8 +118,8 @@ class _Folded:
         return self.whole.label_names
 
     @property
-    def captions(self) -> tuple[str, ...] | None:
-        return self.whole.captions
+    def records(self) -> tuple[Record, ...] | None:
+        return self.whole.records
 
     def __len__(self) -> int:
         return len(self.whole)

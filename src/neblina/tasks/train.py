@@ -8,16 +8,19 @@ from neblina.bundle.files import CARD, read_json
 from neblina.core.errors import SettingError
 from neblina.core.launch import is_main_process
 from neblina.data.files import OnRead
-from neblina.data.pictures import Pictures, split
+from neblina.data.pictures import Pictures
 from neblina.data.sources import open_pictures
 from neblina.data.tokens import read_text
 from neblina.tasks.plots import plot_loss
+from neblina.training.build_text import open_latents
 from neblina.training.build_tokens import open_codec, tokens_of
 from neblina.training.classifier import train_classifier
 from neblina.training.codec import train_codec
+from neblina.training.examples import divided
 from neblina.training.journal import read_log
 from neblina.training.recipe import Recipe, load_recipe
 from neblina.training.run import Doing, OnReport, Report, train
+from neblina.training.text import train_text
 from neblina.training.tokens import train_tokens
 
 
@@ -38,9 +41,11 @@ def train_recipe(
     """
     if recipe.kind == "tokens" and recipe.tokens.of == "letters":
         return _train_letters(recipe, folder, resume=resume, device=device, on_report=on_report)
-    if recipe.kind == "tokens" and recipe.tokens.of == "codes" and recipe.tokens.codec is None:
+    section = _staged(recipe)
+    if section is not None and getattr(recipe, section).codec is None:
         recipe = _with_codec(
             recipe,
+            section,
             folder,
             resume=resume,
             device=device,
@@ -52,9 +57,9 @@ def train_recipe(
     for sentence in bad:
         if on_report is not None:
             on_report(Report(0, recipe.steps, 0, note=f"{sentence} Left out."))
-    training, held = split(pictures, recipe.data.holdout, recipe.training.seed)
+    training, held = divided(recipe, pictures)
     trained: dict[str, Callable[..., Path]] = {
-        "denoiser": train,
+        "denoiser": _train_latents if section == "latents" else train,
         "classifier": train_classifier,
         "codec": partial(train_codec, held=held),
         "tokens": partial(_train_codes, held=held),
@@ -63,6 +68,38 @@ def train_recipe(
     if is_main_process():
         plot_loss(read_log(folder / "log.jsonl"), folder / "loss.png")
     return model
+
+
+def _staged(recipe: Recipe) -> str | None:
+    """The section of a recipe that says which codec it stands on, None for one that stands on none.
+
+    Raises:
+        SettingError: a codec without a text, or a text without a codec.
+    """
+    if recipe.kind == "tokens":
+        return "tokens" if recipe.tokens.of == "codes" else None
+    latents = recipe.latents.codec is not None or recipe.latents.codec_recipe is not None
+    if recipe.kind != "denoiser" or latents != (recipe.text.layers > 0):
+        if latents or recipe.text.layers:
+            raise SettingError(
+                "a denoiser of latents (latents.codec or latents.codec_recipe) is trained with a text encoder "
+                "(text.layers > 0), and only such a one: give both or neither"
+            )
+        return None
+    return "latents" if latents else None
+
+
+def _train_latents(
+    recipe: Recipe, pictures: Pictures, folder: Path, *, resume: bool, device: str | None, on_report: OnReport | None
+) -> Path:
+    def encoded(done: int, count: int) -> None:
+        if on_report is not None:
+            on_report(Report(0, recipe.steps, 0, doing=Doing("encoding the pictures", done, count)))
+
+    codec = open_latents(recipe)
+    return train_text(
+        recipe, pictures, folder, codec=codec, resume=resume, device=device, on_read=encoded, on_report=on_report
+    )
 
 
 def _train_letters(
@@ -96,6 +133,7 @@ def _train_codes(
 
 def _with_codec(
     recipe: Recipe,
+    section: str,
     folder: Path,
     *,
     resume: bool,
@@ -109,13 +147,14 @@ def _with_codec(
     Raises:
         SettingError: a recipe that names none, or errors of training it.
     """
-    if recipe.tokens.codec_recipe is None:
+    chosen = getattr(recipe, section)
+    if chosen.codec_recipe is None:
         open_codec(recipe)  # says what is missing
     place = folder / "codec"
     model = place / "model"
     if not (resume and (model / CARD).exists()):
         data = recipe.data.model_dump(exclude={"labels", "flip"})
-        first = load_recipe(str(recipe.tokens.codec_recipe), {"data": data, "training": {"seed": recipe.training.seed}})
+        first = load_recipe(str(chosen.codec_recipe), {"data": data, "training": {"seed": recipe.training.seed}})
         model = train_recipe(
             first,
             place,
@@ -125,7 +164,7 @@ def _with_codec(
             on_read=on_read,
             on_report=on_report,
         )
-    return recipe.model_copy(update={"tokens": recipe.tokens.model_copy(update={"codec": str(model)})})
+    return recipe.model_copy(update={section: chosen.model_copy(update={"codec": str(model)})})
 
 
 def token_figures(folder: Path) -> str:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from neblina.codecs.codec import Codec
-from neblina.core.conditions import NULL_LABEL
+from neblina.core.conditions import NULL_LABEL, Condition
+from neblina.data.holding import split
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures, to_float
+from neblina.data.styles import styled
 from neblina.objectives.importance import Importance
 from neblina.objectives.simple import spread_uniforms
 from neblina.processes.schedules import Schedule
@@ -32,6 +34,7 @@ class Examples:
         labels: classes, NULL_LABEL where hidden, shape (B,), or None.
         weight: what each loss is weighted with for times not drawn uniformly, shape (B,), float64, or None.
         bins: where such times lie, shape (B,), or None.
+        text: tokens of captions, those of the empty one where hidden, shape (B, L), int64, or None.
     """
 
     x0: Tensor
@@ -40,6 +43,26 @@ class Examples:
     labels: Tensor | None
     weight: Tensor | None = None
     bins: Tensor | None = None
+    text: Tensor | None = None
+
+    @property
+    def condition(self) -> Condition:
+        """What the network is told."""
+        return Condition(self.labels, text=self.text)
+
+
+def divided(recipe: Recipe, pictures: Pictures) -> tuple[Pictures, Pictures]:
+    """The pictures that a recipe trains on, in its styles, and those that it holds out.
+
+    Raises:
+        DataError: a part without pictures, or combinations that are not there.
+        SettingError: an unknown style.
+    """
+    data = recipe.data
+    apart = None if data.apart is None else data.apart.fields
+    count = 0 if data.apart is None else data.apart.count
+    training, held = split(pictures, data.holdout, recipe.training.seed, apart=apart, count=count)
+    return styled(training, data.styles, data.plain), held
 
 
 def read_batch(recipe: Recipe, pictures: Pictures, step: int, *, process: int = 0, processes: int = 1) -> Batch:
@@ -75,6 +98,18 @@ def draw_examples(
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
     if codec is not None:
         x0 = codec.encode(x0)
+    return noised(recipe, schedule, x0, labels, generator, importance)
+
+
+def noised(
+    recipe: Recipe,
+    schedule: Schedule,
+    x0: Tensor,
+    labels: Tensor | None,
+    generator: torch.Generator,
+    importance: Importance | None = None,
+) -> Examples:
+    """Draw times and noise for what is diffused, shape (B, C, H, W), and hide labels, as the recipe says."""
     uniforms = spread_uniforms(len(x0), generator)
     drawn = None if importance is None else importance.draw(uniforms)
     t = schedule.training_time(uniforms) if drawn is None else drawn.t

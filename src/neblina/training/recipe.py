@@ -24,6 +24,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Apart(Section):
+    """Combinations that are held out of training, though both of their parts are trained on."""
+
+    fields: tuple[str, str]
+    "of the pictures' metadata"
+    count: Positive
+    "combinations"
+
+
 class Data(Section):
     """Which pictures."""
 
@@ -39,6 +48,12 @@ class Data(Section):
     "condition the model on the pictures' classes where they have them"
     flip: bool = False
     "mirror half of the pictures left to right"
+    apart: Apart | None = None
+    "combinations of facts that are held out beside `holdout`, to measure whether a model composes"
+    styles: tuple[str, ...] = ()
+    "styles that the pictures are rendered in beside as they are, with their words in the captions"
+    plain: Positive = 16
+    "times that a picture is as it is for each time that it is in each of the styles"
 
 
 class Process(Section):
@@ -71,9 +86,43 @@ class Objective(Section):
     "the smallest time that score-norm draws; the true score is infinite at 0"
 
 
-class Network(Section):
-    """The U-Net, of levels of pixels too, or the levels of a classifier or a codec."""
+class Latents(Section):
+    """What a denoiser diffuses in place of pixels: latents of a codec of Gaussian latents."""
 
+    codec: str | None = None
+    "folder of the codec"
+    codec_recipe: str | None = None
+    "recipe of a codec that is trained first, into the run's folder, where no codec is given"
+
+
+class Text(Section):
+    """A text encoder that is trained together with a denoiser of latents: CLIP's architecture, from random weights."""
+
+    layers: Annotated[int, Field(ge=0)] = 0
+    "blocks; 0 for a model that reads no text"
+    width: Positive = 192
+    "of its vectors"
+    heads: Positive = 6
+    "attention heads"
+    tokens: Positive = 4096
+    "most entries of the tokenizer, which is trained on the captions"
+    window: Positive = 32
+    "tokens that are read at once"
+    prompts: tuple[str, ...] = ()
+    "what sample sheets are made of, a column each"
+
+
+class Network(Section):
+    """The U-Net, of levels of pixels too, or the levels of a classifier or a codec; or a transformer over patches."""
+
+    kind: Literal["unet", "dit"] = "unet"
+    "of a denoiser that reads text: a U-Net, or a transformer over patches of latents (DiT)"
+    layers: Positive = 8
+    "blocks of the transformer"
+    width: Positive = 256
+    "of its patches"
+    patch: Positive = 2
+    "latent cells a side of a patch"
     channels: tuple[Positive, ...] = (32, 64)
     "feature maps at each resolution, from the full one down"
     attention: Annotated[int, Field(ge=0)] = 16
@@ -255,6 +304,8 @@ class Recipe(Section):
     reconstruction: Reconstruction = Reconstruction()
     discriminator: Discriminator = Discriminator()
     tokens: Tokens = Tokens()
+    latents: Latents = Latents()
+    text: Text = Text()
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from neblina.bundle.bundle import Bundle
 from neblina.bundle.folder import save_bundle
 from neblina.core.conditions import Condition
 from neblina.core.devices import pick_device
@@ -60,7 +61,7 @@ class Trainer(Learner):
             raise SettingError(
                 f"training.batch {recipe.training.batch} cannot be shared by {self.accelerator.num_processes} processes"
             )
-        self.bundle = new_model(recipe, pictures)
+        self.bundle = self.new_bundle()
         self.bundle.net.to(self.device)
         # convolutions are up to 1.8 times faster backwards with the channels last, in fp32 too (docs/log.md)
         self.bundle.net.channels_last()
@@ -82,13 +83,17 @@ class Trainer(Learner):
         self._ahead = ThreadPoolExecutor(1)
         self._next: tuple[int, Future[Batch]] | None = None
 
+    def new_bundle(self) -> Bundle:
+        """The untrained model."""
+        return new_model(self.recipe, self.pictures)
+
     def advance(self) -> None:
         """One optimiser step."""
         torch.manual_seed(step_seed(self.recipe, self.step, self.process))  # dropout
         seen = self._draw(self.step, self._batch())
         x0, noise = (one.to(self.device, non_blocking=True) for one in (seen.x0, seen.noise))
         with self.autocast:
-            compared = self.objective(self.denoiser, x0, noise, seen.t, Condition(seen.labels))
+            compared = self.objective(self.denoiser, x0, noise, seen.t, seen.condition)
             losses = compared.loss if seen.weight is None else expand(seen.weight, compared.loss) * compared.loss
             loss = losses.mean()
         self.optimizer.zero_grad()
@@ -234,17 +239,15 @@ class Trainer(Learner):
             self.averages.restore(checkpoint.state)
         self.step = checkpoint.step
 
-    def preview(self, columns: int = 10) -> Tensor:
+    def preview(self) -> Tensor:
         """Pictures from the averaged weights as they are, uint8; always of the same noise, a class a column."""
-        classes = len(self.bundle.label_names)
-        shown = min(classes, columns) if classes else columns
-        labels = torch.arange(4 * shown) % shown if classes else None
+        condition = self.shown(4 * self.columns)
         with self.autocast:
             latents = generate(
                 replace(self.denoiser, net=self.ema.net),
                 self.bundle.latent_shape,
-                range(4 * shown),
-                condition=Condition(labels),
+                range(4 * self.columns),
+                condition=condition,
                 sampler=self.bundle.sampling.sampler,
                 steps=self.bundle.sampling.steps,
                 grid=self.bundle.sampling.grid,
@@ -252,6 +255,10 @@ class Trainer(Learner):
                 device=self.device,
             )
         return to_uint8(self.bundle.codec.decode(latents))
+
+    def shown(self, count: int) -> Condition:
+        """What the pictures of a sample sheet are of, a column each."""
+        return Condition(torch.arange(count) % self.columns if self.bundle.label_names else None)
 
     def _setting(self) -> dict[str, Any]:
         """What else the course of a run depends on."""

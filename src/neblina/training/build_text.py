@@ -1,0 +1,150 @@
+"""From a recipe, captioned pictures and a codec to an untrained model that makes latents of texts."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from neblina.bundle.bundle import Bundle
+from neblina.bundle.codec import load_codec
+from neblina.bundle.index import Kept
+from neblina.bundle.pipelines import pipelines
+from neblina.bundle.schedulers import Sampling
+from neblina.bundle.texts import Texts
+from neblina.codecs.kl import KLCodec
+from neblina.core.errors import SettingError
+from neblina.data.captions import Caption
+from neblina.data.pictures import Pictures, inventory
+from neblina.denoisers.parameterisations import check_end
+from neblina.encoders.families import STABLE_DIFFUSION
+from neblina.encoders.learning import check_tokenizer, learn_tokenizer, new_text_encoder
+from neblina.nets.network import Network
+from neblina.nets.unet_condition import UNetCondition
+from neblina.nets.unet_condition_config import UNetConditionConfig
+from neblina.processes.grids import make_grid
+from neblina.processes.schedules import make_schedule
+from neblina.samplers import samplers
+from neblina.training.joint import JointNetwork
+from neblina.training.recipe import Recipe
+from neblina.training.unused import EVERY, Unused, refuse_unused
+
+_UNUSED: Unused = {
+    "codec": EVERY,
+    "reconstruction": EVERY,
+    "discriminator": EVERY,
+    "tokens": EVERY,
+    "data": ("labels", "flip"),
+    "objective": ("loss", "vlb_weight"),
+    "training": ("snapshots_every",),
+}
+_READER = ("text_encoder", "tokenizer")
+
+
+def new_text_model(
+    recipe: Recipe, pictures: Pictures, captions: Sequence[Caption], codec: KLCodec, size: tuple[int, int]
+) -> Bundle:
+    """The untrained model that a recipe describes, network and text encoder as one, weights drawn from its seed.
+
+    Args:
+        pictures: that it is trained on.
+        captions: of every picture, which the tokenizer is learned from.
+        codec: between pictures and latents.
+        size: (height, width) of the latents.
+    Raises:
+        SettingError: settings that mean nothing to it, an unknown name, or a network that does not fit the latents.
+        DataError: captions that there is nothing to learn from.
+    """
+    refuse_unused(recipe, _UNUSED, "a model that reads text")
+    schedule = make_schedule(recipe.process.schedule, **recipe.process.settings)
+    check_end(recipe.process.parameterisation, recipe.process.clock, schedule)
+    sampler = samplers[recipe.sampling.sampler]
+    make_grid(recipe.sampling.grid or sampler.grid, schedule, recipe.sampling.steps)
+    if recipe.sampling.guidance != 1 and recipe.training.label_dropout == 0:
+        raise SettingError(
+            f"sampling.guidance {recipe.sampling.guidance:g} needs training.label_dropout > 0, so that the model "
+            "learns the empty prompt; set it to 1"
+        )
+    chosen = recipe.text
+    said = [part for caption in captions for part in caption.everything()] + list(recipe.data.styles)
+    tokenizer = learn_tokenizer(said, chosen.tokens, chosen.window)
+    check_tokenizer(tokenizer, said)
+    torch.manual_seed(recipe.training.seed % 2**63)
+    encoder = new_text_encoder(tokenizer, width=chosen.width, layers=chosen.layers, heads=chosen.heads)
+    name, build = _NETWORKS[recipe.network.kind]
+    net = build(recipe, codec.channels, size).eval()
+    written = {_READER[0]: ("transformers", "CLIPTextModel"), _READER[1]: ("transformers", "CLIPTokenizer")}
+    return Bundle(
+        JointNetwork(net, encoder),
+        schedule,
+        recipe.process.parameterisation,
+        recipe.process.clock,
+        sampling=Sampling(**recipe.sampling.model_dump()),
+        card={
+            "recipe": recipe.model_dump(mode="json"),
+            "trained_on": inventory(pictures),
+            "words": sorted({word for text in said for word in words_of(text)}),
+        },
+        pipeline=pipelines[name],
+        own_codec=codec,
+        text=Texts(STABLE_DIFFUSION, {_READER[0]: encoder}, {_READER[0]: _READER[1]}, written),
+        settings={"requires_safety_checker": False} if name == "StableDiffusionPipeline" else {},
+        kept={part: Kept((None, None), None) for part in ("safety_checker", "feature_extractor")}
+        if name == "StableDiffusionPipeline"
+        else {},
+    )
+
+
+def open_latents(recipe: Recipe) -> KLCodec:
+    """The codec whose latents a recipe's model makes.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+        SettingError: it has no Gaussian latents.
+    """
+    place = str(recipe.latents.codec)
+    codec = load_codec(place)
+    if not isinstance(codec, KLCodec):
+        raise SettingError(
+            f"{place} is a codec of codes, and latents.codec wants one of Gaussian latents: train one "
+            "(neblina train emoji-codec)"
+        )
+    return codec
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
+
+
+def _unet(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
+    refuse_unused(recipe, {"network": ("fold", "layers", "width", "patch")}, "a U-Net that reads text")
+    net = recipe.network
+    levels = range(len(net.channels))
+    reads = [max(size) // 2**level <= net.attention for level in levels]
+    if not any(reads):
+        raise SettingError(
+            f"network.attention = {net.attention} leaves no level of latents of {size[1]}x{size[0]} that reads the "
+            f"text: set it to {max(size) // 2 ** max(levels)} or more"
+        )
+    heads = tuple(max(1, width // (net.head_dim or width)) for width in net.channels)
+    return UNetCondition(
+        UNetConditionConfig(
+            sample_size=size[0] if size[0] == size[1] else size,
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=tuple("CrossAttnDownBlock2D" if one else "DownBlock2D" for one in reads),
+            up_block_types=tuple("CrossAttnUpBlock2D" if one else "UpBlock2D" for one in reads[::-1]),
+            block_out_channels=net.channels,
+            layers_per_block=net.blocks,
+            dropout=net.dropout,
+            cross_attention_dim=recipe.text.width,
+            attention_head_dim=heads,
+            norm_num_groups=net.groups,
+            use_linear_projection=True,
+            resnet_time_scale_shift="scale_shift" if net.scale_shift else "default",
+        )
+    )
+
+
+_NETWORKS: dict[str, tuple[str, Callable[[Recipe, int, tuple[int, int]], Network]]] = {
+    "unet": ("StableDiffusionPipeline", _unet),
+}
