@@ -12,6 +12,7 @@ from neblina.bundle.files import read_json
 from neblina.bundle.weights import STEM
 from neblina.core.errors import CheckpointError, SettingError, StorageError
 
+DEFAULT = "emoji-64"  # the model of this package that is taken where none is named
 _ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".json")
 _TEXTS = ["*.json", "*merges.txt", "*vocab.txt", "*.model"]
@@ -22,7 +23,8 @@ def resolve(model: str | Path, *, revision: str | None = None, variant: str | No
     """The folder or file of a model, downloaded if it has to be.
 
     Args:
-        model: a path, or the id of a repository, owner/name or owner/name@revision.
+        model: a path, the name of a model in this package, or the id of a repository, owner/name or
+            owner/name@revision.
         revision: branch, tag or commit of a repository, None for its main branch.
         variant: of the weights to download, such as "fp16".
     Raises:
@@ -31,6 +33,10 @@ def resolve(model: str | Path, *, revision: str | None = None, variant: str | No
         StorageError: the disk is full.
     """
     place = Path(model).expanduser()
+    if str(model) in packaged() and not place.exists():
+        if revision is not None:
+            raise SettingError(f"{model} comes with this package: revision {revision!r} is of a repository on the hub")
+        return packaged()[str(model)]
     if place.exists():
         if revision is not None:
             raise SettingError(f"{model} lies on this machine: revision {revision!r} is of a repository on the hub")
@@ -42,6 +48,20 @@ def resolve(model: str | Path, *, revision: str | None = None, variant: str | No
     if found[2] and revision is not None:
         raise SettingError(f"{model} names its revision, and revision {revision!r} is given too: leave one out")
     return _download(found[1], found[2] or revision, variant)
+
+
+def packaged() -> dict[str, Path]:
+    """The models that come with this package, by name."""
+    place = Path(__file__).parent.parent / "models"
+    return {folder.name: folder for folder in sorted(place.iterdir())} if place.is_dir() else {}
+
+
+def names_a_model(word: str) -> bool:
+    """Whether a word is where a model may be, and not something to say: a path, a file, a model's name."""
+    place = Path(word).expanduser()
+    if word in packaged() or place.suffix in _FILES or _ID.fullmatch(word):
+        return True
+    return ("/" in word and " " not in word) or (place.exists() and place.suffix.lower() not in (".yaml", ".yml"))
 
 
 def cached_file(name: str, file: str) -> Path | None:

@@ -8,11 +8,12 @@ from cyclopts import Parameter
 from neblina.cli.making import carry_out
 from neblina.cli.numbers import WholeOrNone
 from neblina.cli.options import Opening, Output, Sampling, colours_of
+from neblina.core.errors import SettingError
 
 
 def compose(
-    model: str,
-    scene: str,
+    model: str | None = None,
+    scene: str | None = None,
     /,
     *,
     share: float | None = None,
@@ -33,7 +34,7 @@ def compose(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub.
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
     scene
         A YAML file that says what is where, or a scene of this program: living_room, depth_of_field, two_styles.
     share
@@ -56,6 +57,11 @@ def compose(
     boxes
         Save each picture also with the places drawn on, as …-boxes.png.
     """
+    if scene is None:
+        model, scene = None, model
+    if scene is None:
+        raise SettingError("a scene is needed: a YAML file, or one of the package such as emoji_picnic")
+    from neblina.bundle.sources import DEFAULT
     from neblina.tasks.scenes import read_scene
 
     values = read_scene(scene)
@@ -70,4 +76,4 @@ def compose(
         "overlap": overlap,
         "background": background,
     }
-    carry_out("compose", model, own, opening, sampling, output, boxes=boxes)
+    carry_out("compose", model or DEFAULT, own, opening, sampling, output, boxes=boxes)

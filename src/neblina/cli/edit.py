@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Literal
 
 from neblina.cli.making import carry_out
+from neblina.cli.models import model_before
 from neblina.cli.numbers import WholeOrNone
 from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
 def edit(
-    model: str,
-    photo: Path,
+    model: str | None = None,
+    photo: str | None = None,
     prompt: str | None = None,
     /,
     *,
@@ -31,7 +32,7 @@ def edit(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub.
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
     photo
         A picture; it comes back at its own size.
     prompt
@@ -53,6 +54,7 @@ def edit(
     background
         A colour that transparent parts are laid on.
     """
+    model, photo, prompt = model_before(1, (model, photo, prompt))
     own = {
         "labels": label,
         "photo": photo,
@@ -65,4 +67,4 @@ def edit(
         "size": size,
         "background": background,
     }
-    carry_out("edit", model, own, opening, sampling, output)
+    carry_out("edit", str(model), own, opening, sampling, output)

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from neblina.cli.making import carry_out
+from neblina.cli.models import model_first
 from neblina.cli.options import Labels, Opening, Output, Sampling, prompts_of
 
 
 def generate(
-    model: str,
+    model: str | None = None,
     prompt: str | None = None,
     /,
     *,
@@ -26,7 +27,7 @@ def generate(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub.
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
     prompt
         What they are to show; (word:1.3) gives a word more weight.
     prompts
@@ -42,6 +43,7 @@ def generate(
     t_end
         Where to stop, 0 is clean.
     """
+    model, prompt = model_first((model, prompt))
     own = {
         "prompt": prompt if prompts is None else prompts_of(prompts, prompt),
         "labels": label,
@@ -50,4 +52,4 @@ def generate(
         "t_start": None if t_start == 1 else t_start,
         "t_end": t_end or None,
     }
-    carry_out("generate", model, own, opening, sampling, output)
+    carry_out("generate", str(model), own, opening, sampling, output)

@@ -1,16 +1,15 @@
 """`neblina inpaint`: part of a photo made anew."""
 
-from pathlib import Path
-
 from neblina.cli.making import carry_out
+from neblina.cli.models import model_before
 from neblina.cli.numbers import Whole
 from neblina.cli.options import Labels, Opening, Output, Sampling
 
 
 def inpaint(
-    model: str,
-    photo: Path,
-    mask: Path,
+    model: str | None = None,
+    photo: str | None = None,
+    mask: str | None = None,
     prompt: str | None = None,
     /,
     *,
@@ -27,7 +26,8 @@ def inpaint(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub; one trained for it, or any (try --sampler repaint too).
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package;
+        one trained for it, or any (try --sampler repaint too).
     photo
         A picture.
     mask
@@ -43,6 +43,7 @@ def inpaint(
     background
         A colour that transparent parts of the photo are laid on.
     """
+    model, photo, mask, prompt = model_before(2, (model, photo, mask, prompt))
     own = {
         "labels": label,
         "photo": photo,
@@ -52,4 +53,4 @@ def inpaint(
         "soften": soften or None,
         "background": background,
     }
-    carry_out("inpaint", model, own, opening, sampling, output)
+    carry_out("inpaint", str(model), own, opening, sampling, output)

@@ -12,7 +12,7 @@ Flag = Annotated[bool, Parameter(negative=())]
 
 
 def panorama(
-    model: str,
+    model: str | None = None,
     /,
     *prompt: str,
     label: Labels = None,
@@ -30,7 +30,7 @@ def panorama(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub.
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
     prompt
         What it shows; several divide its width from left to right and fade into each other.
     label
@@ -46,6 +46,11 @@ def panorama(
     even
         Windows count as much at their borders as in their middle, as in the paper; else one fades into the next.
     """
+    from neblina.bundle.sources import DEFAULT, names_a_model
+
+    if model is None or not names_a_model(model):
+        prompt = prompt if model is None else (model, *prompt)
+        model = DEFAULT
     own = {
         "prompt": list(prompt) if len(prompt) > 1 else next(iter(prompt), None),
         "labels": label,

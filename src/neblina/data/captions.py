@@ -84,3 +84,8 @@ def _caption(record: Record) -> Caption:
     keywords = [str(word) for word in record.get("keywords") or ()]
     said = [*keywords, f"{' and '.join(tones)} skin tone"] if tones and keywords else keywords
     return Caption(str(record["text"]).strip(), tuple(said), str(record.get("group") or ""))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()

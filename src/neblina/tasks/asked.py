@@ -10,6 +10,8 @@ import torch
 from neblina.bundle.bundle import Bundle
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.errors import SettingError, choose
+from neblina.data.captions import words_of
+from neblina.encoders.weights import parse_weights
 from neblina.tasks.sampling import other_classes
 from neblina.tasks.settings import LeftOut, Noticed, Settings
 
@@ -63,6 +65,8 @@ def conditions_of(
     for name, encoder in bundle.text.encoders.items():
         if encoder.mismatch is not None:
             warnings.warn(Noticed(f"the {name} {encoder.mismatch}, and prompts say something else"), stacklevel=2)
+    for sentence in strange_words(bundle, prompts):
+        warnings.warn(Noticed(sentence), stacklevel=2)
     encoded = bundle.text.encode(
         prompts,
         settings.negative,
@@ -71,6 +75,22 @@ def conditions_of(
         clip_skip=settings.clip_skip,
     )
     return encoded.take(torch.tensor([(settings.offset + k) % len(prompts) for k in range(count)]))
+
+
+def strange_words(bundle: Bundle, prompts: Sequence[str]) -> list[str]:
+    """A sentence for each prompt with words that no caption of the model's training had, where its card says them."""
+    known = frozenset(bundle.card.get("words") or ())
+    sentences = []
+    for prompt in dict.fromkeys(prompts) if known else ():
+        words = words_of(parse_weights(prompt).text)
+        strange = list(dict.fromkeys(word for word in words if word not in known))
+        if strange and len(strange) == len(set(words)):
+            sentences.append(
+                f"this model knows none of the words of {prompt!r}: it was trained on captions without them"
+            )
+        elif strange:
+            sentences.append(f"this model never read {', '.join(strange)}: its captions did not have it")
+    return sentences
 
 
 _TOLD = {"mask": "a mask", "low resolution": "the small picture that it enlarges", "depth": "the depth of a picture"}

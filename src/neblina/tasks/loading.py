@@ -9,6 +9,7 @@ import torch
 
 from neblina.bundle.components import Opening
 from neblina.bundle.opening import open_bundle
+from neblina.bundle.sources import DEFAULT
 from neblina.core.devices import pick_device
 from neblina.core.errors import choose
 from neblina.core.memory import within_memory
@@ -19,7 +20,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @within_memory()
 def load(
-    model: str | Path,
+    model: str | Path = DEFAULT,
     *,
     device: str | None = None,
     dtype: str = "fp32",
@@ -34,7 +35,7 @@ def load(
     """Open a model: a folder, ours or one that diffusers wrote, a single file, or a hub id, which is downloaded.
 
     Args:
-        model: where it is.
+        model: where it is, or its name; the small text-to-image model of this package when left out.
         device: "cpu", "cuda", …; None for a GPU if there is one.
         dtype: fp32, bf16 or fp16: of the networks' weights and arithmetic. Posteriors stay float32.
         revision: branch, tag or commit of a hub id.

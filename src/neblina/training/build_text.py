@@ -12,7 +12,7 @@ from neblina.bundle.schedulers import Sampling
 from neblina.bundle.texts import Texts
 from neblina.codecs.kl import KLCodec
 from neblina.core.errors import SettingError
-from neblina.data.captions import Caption
+from neblina.data.captions import Caption, words_of
 from neblina.data.pictures import Pictures, inventory
 from neblina.denoisers.parameterisations import check_end
 from neblina.encoders.families import STABLE_DIFFUSION
@@ -108,11 +108,6 @@ def open_latents(recipe: Recipe) -> KLCodec:
             "(neblina train emoji-codec)"
         )
     return codec
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, in lower case."""
-    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
 
 
 def _unet(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
