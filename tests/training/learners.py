@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 
+from neblina.codecs.kl import KLCodec
 from neblina.data.pictures import InMemory
 from neblina.data.tokens import Stacked
+from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from neblina.training.checkpoint import list_checkpoints
 from neblina.training.codec import train_codec
+from neblina.training.examples import divided
 from neblina.training.recipe import Recipe, build_recipe
 from neblina.training.run import train
+from neblina.training.text import train_text
 from neblina.training.tokens import train_tokens
 
 _TRAINING = {"images": 60 * 8, "batch": 8, "log_every": 7, "sample_every": 0, "checkpoint_every": 4}
@@ -54,6 +58,14 @@ _DENOISER = {
     "network": {"channels": [8, 16], "groups": 4, "blocks": 1, "dropout": 0.1},
     "optimizer": {"decay": "cosine", "warmup": 5},
 }
+_TEXT = {
+    "data": {"styles": ["mosaic", "inverted colours"], "plain": 2},
+    "latents": {"codec": "a folder"},
+    "text": {"layers": 1, "width": 16, "heads": 2, "tokens": 560, "window": 12},
+    "network": {"channels": [8, 16], "groups": 4, "blocks": 1, "head_dim": 8, "attention": 4, "dropout": 0.1},
+    "optimizer": {"decay": "cosine", "warmup": 5, "lr": 3e-3},
+    "sampling": {"sampler": "ddim", "grid": "trailing", "steps": 3, "guidance": 2, "clip": None},
+}
 _CODEC = {
     "kind": "codec",
     "data": {"flip": True},
@@ -86,12 +98,54 @@ def _codec(recipe: Recipe, folder: Path, **settings: Any) -> Path:
     return train_codec(recipe, pictures(side=16), folder, device="cpu", **settings)
 
 
+def captioned(count: int = 30, side: int = 8) -> InMemory:
+    """Colour pictures, each with a name, keywords and a group."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+    things, colours = ("apple", "boat", "cat"), ("red", "green", "blue", "grey", "white")
+    records = [
+        {
+            "file_name": f"{number}.png",
+            "text": f"{colours[number % 5]} {things[number % 3]} {number}",
+            "keywords": [things[number % 3], colours[number % 5], "thing"],
+            "group": "things & more",
+        }
+        for number in range(count)
+    ]
+    return InMemory(pixels, records=tuple(records))
+
+
+def gaussian_codec(seed: int = 0, channels: int = 3) -> KLCodec:
+    """An autoencoder with random weights, of cells of two pixels."""
+    torch.manual_seed(seed)
+    config = {
+        "in_channels": channels,
+        "out_channels": channels,
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "block_out_channels": [4, 4],
+        "layers_per_block": 1,
+        "latent_channels": 2,
+        "norm_num_groups": 2,
+        "sample_size": 8,
+        "mid_block_add_attention": False,
+        "scaling_factor": 1.5,
+    }
+    return KLCodec(AutoencoderKL(AutoencoderKLConfig.from_dict(config)).eval().requires_grad_(False))
+
+
+def _text(recipe: Recipe, folder: Path, **settings: Any) -> Path:
+    pictures, _ = divided(recipe, captioned())
+    return train_text(recipe, pictures, folder, codec=gaussian_codec(), device="cpu", **settings)
+
+
 def _tokens(recipe: Recipe, folder: Path, **settings: Any) -> Path:
     return train_tokens(recipe, rows(), folder, device="cpu", **settings)
 
 
 KINDS = {
     "denoiser": Kind(_DENOISER, _denoiser),
+    "text": Kind(_TEXT, _text),
     "tokens": Kind(_TOKENS, _tokens),
     # averages of a codebook, codes that are revived, and a rival from step 3 on
     "codec": Kind(

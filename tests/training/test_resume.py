@@ -32,6 +32,7 @@ from neblina.training.trainer import Trainer
     ("kind", "variant"),
     [
         *(("denoiser", variant) for variant in ("fp32", "bf16", "fp16", "importance sampling and snapshots")),
+        ("text", "fp32"),
         ("tokens", "fp32"),
         ("codec", "fp32"),
     ],

@@ -1,7 +1,8 @@
 """Pictures from a folder or a zip archive, each looked at before any training starts.
 
 Labels come from a `metadata.jsonl` (keys `file_name`, and `label`, `text` where they are) or else from sub-folders, one
-a class. A file that cannot be used is named with what is wrong with it.
+a class; captions from its `text`, or else from a text file beside each picture: apple.txt of apple.png. A file that
+cannot be used is named with what is wrong with it.
 """
 
 import io
@@ -146,7 +147,7 @@ def read_files(
     channels = channels or (1 if all(mode in _GREY for _, mode in facts.values()) else 3)
     height, width = (resolution, resolution) if resolution else _common_size(path, facts)
     labels, label_names = _labels(archive, good, records)
-    said = None if records is None else tuple(records[name] for name in good)
+    said = _beside(archive, good, names) if records is None else tuple(records[name] for name in good)
     lazy = Decoded(archive, tuple(good), (channels, height, width), labels, label_names, said)
     if len(good) * channels * height * width > IN_MEMORY:
         return lazy, bad
@@ -263,6 +264,28 @@ def _metadata(archive: Archive, names: list[str]) -> dict[str, dict[str, Any]] |
                 f"{archive.show('metadata.jsonl')}, line {number}: needs a JSON object with file_name"
             ) from error
     return records
+
+
+def _beside(archive: Archive, pictures: list[str], names: list[str]) -> tuple[Record, ...] | None:
+    """The captions in text files beside the pictures, None where no picture has one.
+
+    Raises:
+        DataError: one that is not UTF-8.
+    """
+    there = set(names)
+    places = {name: str(PurePosixPath(name).with_suffix(".txt")) for name in pictures}
+    if not any(place in there for place in places.values()):
+        return None
+    said = []
+    for name, place in places.items():
+        record: dict[str, Any] = {"file_name": name}
+        if place in there:
+            try:
+                record["text"] = archive.read(place).decode().strip()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{archive.show(place)} is no text in UTF-8: save it as one") from error
+        said.append(record)
+    return tuple(said)
 
 
 def _labels(

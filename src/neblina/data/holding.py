@@ -44,6 +44,14 @@ def split(
     return Subset(pictures, training), Subset(pictures, tuple(sorted(held)))
 
 
+def repeated(pictures: Pictures, called: Sequence[str]) -> list[tuple[str, ...]]:
+    """The different names of each picture that is there several times, pixel for pixel, under several of them."""
+    names: dict[bytes, list[str]] = {}
+    for digest, name in zip(_digests(pictures), called, strict=True):
+        names.setdefault(digest, []).append(name)
+    return [tuple(dict.fromkeys(some)) for some in names.values() if len(set(some)) > 1]
+
+
 def _digests(pictures: Pictures) -> list[bytes]:
     found: list[bytes] = []
     for start in range(0, len(pictures), _AT_ONCE):

@@ -7,8 +7,10 @@ from pathlib import Path
 from neblina.bundle.files import CARD, read_json
 from neblina.core.errors import SettingError
 from neblina.core.launch import is_main_process
+from neblina.data.captions import captions_of, uncaptioned
 from neblina.data.files import OnRead
-from neblina.data.pictures import Pictures
+from neblina.data.holding import repeated
+from neblina.data.pictures import Pictures, Subset
 from neblina.data.sources import open_pictures
 from neblina.data.tokens import read_text
 from neblina.tasks.plots import plot_loss
@@ -55,8 +57,9 @@ def train_recipe(
         )
     pictures, bad = open_recipe_pictures(recipe, skip_bad=skip_bad, on_read=on_read)
     for sentence in bad:
-        if on_report is not None:
-            on_report(Report(0, recipe.steps, 0, note=f"{sentence} Left out."))
+        _tell(on_report, recipe, f"{sentence} Left out.")
+    if section == "latents":
+        pictures = _captioned(pictures, recipe, skip_bad=skip_bad, on_report=on_report)
     training, held = divided(recipe, pictures)
     trained: dict[str, Callable[..., Path]] = {
         "denoiser": _train_latents if section == "latents" else train,
@@ -87,6 +90,33 @@ def _staged(recipe: Recipe) -> str | None:
             )
         return None
     return "latents" if latents else None
+
+
+def _captioned(pictures: Pictures, recipe: Recipe, *, skip_bad: bool, on_report: OnReport | None) -> Pictures:
+    """The pictures that have a caption: all of them, unless those without are to be left out.
+
+    Raises:
+        DataError: some have none, and they are not to be left out; or all of them.
+    """
+    missing = frozenset(uncaptioned(pictures.records or ()))
+    if missing and skip_bad and len(missing) < len(pictures):
+        pictures = Subset(pictures, tuple(number for number in range(len(pictures)) if number not in missing))
+        _tell(on_report, recipe, f"{len(missing):,} pictures without a caption are left out.")
+    captions = captions_of(pictures)
+    twins = repeated(pictures, [caption.name for caption in captions])
+    if twins:
+        first = " and ".join(repr(name) for name in twins[0][:3])
+        _tell(
+            on_report,
+            recipe,
+            f"{len(twins):,} pictures are there several times under different captions, such as {first}: each counts.",
+        )
+    return pictures
+
+
+def _tell(on_report: OnReport | None, recipe: Recipe, sentence: str) -> None:
+    if on_report is not None:
+        on_report(Report(0, recipe.steps, 0, note=sentence))
 
 
 def _train_latents(
