@@ -64,7 +64,7 @@ _TEXT = {
     "text": {"layers": 1, "width": 16, "heads": 2, "tokens": 560, "window": 24},
     "network": {"channels": [8, 16], "groups": 4, "blocks": 1, "head_dim": 8, "attention": 4, "dropout": 0.1},
     "optimizer": {"decay": "cosine", "warmup": 5, "lr": 3e-3},
-    "sampling": {"sampler": "ddim", "grid": "trailing", "steps": 3, "guidance": 2, "clip": None},
+    "sampling": {"sampler": "ddim", "grid": "trailing", "steps": 4, "guidance": 2, "clip": None},
 }
 _CODEC = {
     "kind": "codec",
