@@ -1,6 +1,7 @@
-"""Running out of memory, said as a sentence: whichever library ran out, and however it says so."""
+"""Memory: how much this process took, and running out of it said as a sentence, however a library says so."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,18 @@ def within_memory() -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and not _SAYS.search(str(error)):
             raise
         raise _shortage(error) from error
+
+
+def peak_memory() -> int:
+    """Most bytes that this process took so far: on a GPU of that, else of this machine's memory; 0 if nobody knows."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _shortage(error: Exception) -> MemoryShortage:

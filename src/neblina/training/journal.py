@@ -35,7 +35,9 @@ class Journal:
         _append(self._timing, timing)
         if self._board is not None:
             for name, value in {**record, **timing}.items():
-                if name != "step":
+                if isinstance(value, list):
+                    self._board.add_scalars(name, {str(at): one for at, one in enumerate(value) if one}, record["step"])
+                elif name != "step":
                     self._board.add_scalar(name, value, record["step"])
 
     def _cut_back(self, step: int) -> None:

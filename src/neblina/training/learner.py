@@ -54,7 +54,7 @@ class Learner(ABC):
         """One optimiser step."""
 
     @abstractmethod
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """What the log says of the steps since the last call, "loss" among it."""
 
     @abstractmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 from neblina.core.errors import Interrupted
 from neblina.core.launch import is_main_process
+from neblina.core.memory import peak_memory
 from neblina.data.pictures import Pictures
 from neblina.data.sheets import save_sheet
 from neblina.training.checkpoint import drop_after, newest_checkpoint, save_checkpoint
@@ -153,7 +154,13 @@ def _loop(
                 speed = (learner.step - first) * training.batch / seconds
                 journal.write(
                     {"step": learner.step, "images": report.images, **figures},
-                    {"step": learner.step, "seconds": seconds, "images_per_second": speed},
+                    {
+                        "step": learner.step,
+                        "seconds": seconds,
+                        "images_per_second": speed,
+                        "seconds_left": (steps - learner.step) * seconds / (learner.step - first),
+                        "memory_mb": peak_memory() / 2**20,
+                    },
                 )
         due = training.snapshots_every and (learner.step % training.snapshots_every == 0 or done)
         if due and journal is not None and learner.averages is not None:

@@ -39,6 +39,8 @@ from neblina.training.posthoc import PowerAverages
 from neblina.training.recipe import Recipe
 from neblina.training.same import check_same_run, setting_of
 
+LEVELS = 5  # equal intervals of time that the loss is logged in
+_LEVELS = "loss_by_level"  # what a checkpoint calls them
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -77,6 +79,7 @@ class Trainer(Learner):
         net = self.accelerator.prepare(self.bundle.net) if together else self.bundle.net
         self.denoiser = replace(self.bundle.denoiser(), net=net)
         self.loss_sum = torch.zeros((), device=self.device)
+        self.levels = torch.zeros(2, LEVELS, device=self.device)
         self.summed = 0
         self.gradient_norm = torch.zeros((), device=self.device)
         self.first_bad = torch.full((), math.inf, device=self.device)
@@ -113,6 +116,7 @@ class Trainer(Learner):
 
         # kept on the device: asking for them would make it wait
         self.loss_sum += loss.detach()
+        self.levels += by_level(seen.t, compared.loss.detach())
         self.summed += 1
         self.gradient_norm = norm.detach()
         fine = loss.isfinite()
@@ -150,10 +154,18 @@ class Trainer(Learner):
         self.summed = 0
         return float(total)
 
-    def figures(self) -> dict[str, float]:
+    def mean_levels(self) -> list[float | None]:
+        """Mean loss in equal intervals of time, from data to noise, over the steps since the last call; None for an
+        interval that none of them saw."""
+        sums, counts = self.accelerator.reduce(self.levels, "mean").tolist()
+        self.levels = torch.zeros_like(self.levels)
+        return [one / count if count else None for one, count in zip(sums, counts, strict=True)]
+
+    def figures(self) -> dict[str, Any]:
         """Loss, gradient norm and learning rate of the steps since the last call."""
         return {
             "loss": self.mean_loss(),
+            "loss_by_level": self.mean_levels(),
             "gradient_norm": float(self.gradient_norm),
             "lr": learning_rate(self.recipe, self.step - 1),
         }
@@ -165,6 +177,7 @@ class Trainer(Learner):
     def share_loss(self) -> None:
         """Let every process know the loss of all of them since the last log line, as a checkpoint will tell them."""
         self.loss_sum = self.accelerator.reduce(self.loss_sum, "mean")
+        self.levels = self.accelerator.reduce(self.levels, "mean")
 
     def progress(self) -> dict[str, Any]:
         """What a checkpoint stores beside the tensors; the loss is that of all processes after `share_loss`."""
@@ -179,7 +192,8 @@ class Trainer(Learner):
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint stores as tensors beside weights, averages and optimiser."""
         times = {} if self.importance is None else self.importance.state()
-        return times if self.averages is None else {**times, **self.averages.state()}
+        averages = {} if self.averages is None else self.averages.state()
+        return {_LEVELS: self.levels, **times, **averages}
 
     def stored(self) -> Stored:
         """Its state, for a checkpoint."""
@@ -231,6 +245,8 @@ class Trainer(Learner):
         load_moments(self.optimizer, checkpoint.optimizer)
         self.loss_sum.fill_(checkpoint.progress["loss_sum"])
         self.summed = checkpoint.progress["summed"]
+        if _LEVELS in checkpoint.state:  # checkpoints of before they were kept have none
+            self.levels.copy_(checkpoint.state[_LEVELS])
         if checkpoint.progress["scaler"]:
             self.scaler.load_state_dict(checkpoint.progress["scaler"])
         if self.importance is not None:
@@ -298,3 +314,10 @@ class Trainer(Learner):
     def _read(self, step: int) -> Batch:
         processes = self.accelerator.num_processes
         return read_batch(self.recipe, self.pictures, step, process=self.process, processes=processes)
+
+
+def by_level(t: Tensor, loss: Tensor) -> Tensor:
+    """Losses of a batch, shape (B,), at times t, shape (B,): their sums and counts by level, shape (2, LEVELS)."""
+    level = (t * LEVELS).long().clamp(0, LEVELS - 1).to(loss.device, non_blocking=True)
+    found = torch.zeros(2, LEVELS, device=loss.device)
+    return found.index_add_(1, level, torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)]))
