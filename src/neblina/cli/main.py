@@ -18,6 +18,7 @@ app = App(
 )
 app.command("neblina.cli.demo:demo", name="demo", help="Train on handwritten digits, generate, measure: see it work.")
 app.command("neblina.cli.train:train", name="train", help="Train a model from a recipe or from a folder of pictures.")
+app.command("neblina.cli.data:app", name="data")
 app.command("neblina.cli.watch:watch", name="watch", help="Show a training run in the browser.")
 app.command("neblina.cli.generate:generate", name="generate", help="Make pictures from words or classes.")
 app.command("neblina.cli.edit:edit", name="edit", help="Change a photo as words say.")

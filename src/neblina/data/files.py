@@ -161,7 +161,7 @@ def decode(content: bytes, size: tuple[int, int], channels: int) -> Pixels:
     It is turned as its camera says, and transparency is laid on white.
     """
     with Image.open(io.BytesIO(content)) as picture:
-        flat = _on_white(ImageOps.exif_transpose(picture)).convert("L" if channels == 1 else "RGB")
+        flat = on_white(ImageOps.exif_transpose(picture)).convert("L" if channels == 1 else "RGB")
     flat = scaled(flat, *size)
     pixels = np.asarray(flat, dtype=np.uint8)
     return pixels[None].copy() if channels == 1 else pixels.transpose(2, 0, 1).copy()
@@ -182,7 +182,8 @@ _GREY = ("1", "L", "LA")
 _USABLE = (*_GREY, "P", "RGB", "RGBA")
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
+def on_white(picture: Image.Image) -> Image.Image:
+    """A picture whose transparent parts are white; others as they are."""
     if "A" in picture.getbands() or "transparency" in picture.info:
         with_alpha = picture.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, "white")
