@@ -55,7 +55,7 @@ def train(
     began = time.perf_counter()
     with bar(f"training {recipe.name}") as progress:
         task, tell = progress.task_ids[0], teller(progress)
-        first: list[int] = []
+        first: list[int] = []  # images seen when this stage began or was gone on with
         started: list[float] = []
 
         def on_read(done: int, total: int) -> None:
@@ -71,12 +71,12 @@ def train(
                 return
             if not first or report.steps != progress.tasks[0].total:  # of the next stage
                 first[:], started[:] = [], []
-                first.append(report.step)
+                first.append(report.images)
                 started.append(time.perf_counter())
                 progress.reset(task, total=report.steps, completed=report.step)
             seconds = time.perf_counter() - started[0]
-            speed = (report.step - first[0]) * recipe.training.batch / max(seconds, 1e-9)
-            words = f"{speed:,.0f} images/s" if report.step > first[0] else ""
+            speed = (report.images - first[0]) / max(seconds, 1e-9)
+            words = f"{speed:,.0f} images/s" if report.images > first[0] else ""
             if report.loss is not None:
                 losses.append(report.loss)
                 said[:] = [report.words]
@@ -105,5 +105,9 @@ def train(
     if recipe.kind == "codec":
         console.print(codec_figures(model))
         return
-    guided = f"generate AN_UNCONDITIONAL_MODEL --classifier {model} --label 0"
-    console.print(f"try next:  {command()} {guided if recipe.kind == 'classifier' else f'generate {model}'} -n 16")
+    verb = f"generate {model}"
+    if recipe.kind == "classifier":
+        verb = f"generate AN_UNCONDITIONAL_MODEL --classifier {model} --label 0"
+    elif recipe.text.layers:
+        verb += f' "{next(iter(recipe.text.prompts), "WHAT IT IS TO SHOW")}"'
+    console.print(f"try next:  {command()} {verb} -n 16")

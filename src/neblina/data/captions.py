@@ -13,6 +13,7 @@ is nothing but a name, it is the caption.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,16 +61,16 @@ def captions_of(pictures: Pictures) -> list[Caption]:
     records = pictures.records
     if records is None:
         raise DataError(
-            "a model that reads text is trained on captioned pictures, and these have none: put a metadata.jsonl "
-            'beside them, a line a picture, such as {"file_name": "apple.png", "text": "a red apple"}'
+            "a model that reads text is trained on captioned pictures, and these have none: put apple.txt beside "
+            "apple.png with what it shows, or beside all of them a metadata.jsonl, a line a picture, such as "
+            '{"file_name": "apple.png", "text": "a red apple"}'
         )
     missing = uncaptioned(records)
     if missing:
-        named = ", ".join(str(records[number].get("file_name", number)) for number in missing[:5])
-        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        instead = ", or pass --skip-bad to leave them out" if len(missing) < len(records) else ""
         raise DataError(
-            f"{len(missing):,} of {len(records):,} pictures have no caption (text in metadata.jsonl): {named}{more}. "
-            "Caption them, or pass --skip-bad to leave them out."
+            f"{len(missing):,} of {len(records):,} pictures have no caption (text in metadata.jsonl, or a text file "
+            f"beside the picture): {called(records, missing)}. Caption them{instead}."
         )
     return [_caption(record) for record in records]
 
@@ -79,11 +80,22 @@ def uncaptioned(records: Sequence[Record]) -> list[int]:
     return [number for number, record in enumerate(records) if not str(record.get("text") or "").strip()]
 
 
+def called(records: Sequence[Record], numbers: Sequence[int]) -> str:
+    """The files of some pictures, the first five by name."""
+    named = ", ".join(str(records[number].get("file_name", number)) for number in numbers[:5])
+    return named + (f" and {len(numbers) - 5:,} more" if len(numbers) > 5 else "")
+
+
 def _caption(record: Record) -> Caption:
-    tones = record.get("skin_tones") or ()
-    keywords = [str(word) for word in record.get("keywords") or ()]
+    tones, keywords = _listed(record.get("skin_tones")), _listed(record.get("keywords"))
     said = [*keywords, f"{' and '.join(tones)} skin tone"] if tones and keywords else keywords
     return Caption(str(record["text"]).strip(), tuple(said), str(record.get("group") or ""))
+
+
+def _listed(value: Any) -> list[str]:
+    """A list of words, or those of a text between commas."""
+    words = value.split(",") if isinstance(value, str) else value or ()
+    return [word for word in (str(one).strip() for one in words) if word]
 
 
 def words_of(text: str) -> list[str]:

@@ -268,7 +268,7 @@ def _metadata(archive: Archive, names: list[str]) -> dict[str, dict[str, Any]] |
 
 
 def _beside(archive: Archive, pictures: list[str], names: list[str]) -> tuple[Record, ...] | None:
-    """The captions in text files beside the pictures, None where no picture has one.
+    """The captions in text files beside the pictures, white space and line ends as one space; None where there is none.
 
     Raises:
         DataError: one that is not UTF-8.
@@ -282,7 +282,7 @@ def _beside(archive: Archive, pictures: list[str], names: list[str]) -> tuple[Re
         record: dict[str, Any] = {"file_name": name}
         if place in there:
             try:
-                record["text"] = archive.read(place).decode().strip()
+                record["text"] = " ".join(archive.read(place).decode("utf-8-sig").split())
             except UnicodeDecodeError as error:
                 raise DataError(f"{archive.show(place)} is no text in UTF-8: save it as one") from error
         said.append(record)

@@ -17,6 +17,7 @@ from neblina.core.registry import Registry
 from neblina.data.files import SUFFIXES, OnRead, read_files, scaled
 from neblina.data.pictures import InMemory, Pictures, checked_labels
 
+_MADE = {"noto-emoji-64.zip": "neblina data emoji"}  # archives that recipes of the package name, and what makes them
 Source = Callable[[], Pictures]
 sources: Registry[Source] = Registry("data source")
 
@@ -48,6 +49,11 @@ def open_pictures(
     path = Path(source).expanduser()
     if not path.exists():
         close = get_close_matches(source, list(sources), n=1)
+        if path.name in _MADE:
+            raise DataError(
+                f"{source} does not exist. Make it with: {_MADE[path.name]}, or say where pictures are: "
+                "--data.source PATH (a folder or a zip)"
+            )
         hint = f"Did you mean {close[0]}?" if close else "Say where the pictures are: --data.source PATH"
         raise DataError(f"{source} does not exist. {hint} (a folder or a zip of pictures, or IDX files)")
     idx = _idx_pictures(path)

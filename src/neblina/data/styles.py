@@ -135,6 +135,11 @@ def styled(pictures: Pictures, named: tuple[str, ...], plain: int) -> Pictures:
     return Styled(pictures, named, plain) if named else pictures
 
 
+def unstyled(pictures: Pictures) -> Pictures:
+    """The pictures of a set, each once and as it is."""
+    return pictures.whole if isinstance(pictures, Styled) else pictures
+
+
 def _blur(x: Tensor, sigma: float) -> Tensor:
     reach = max(1, round(2.5 * sigma))
     places = torch.arange(-reach, reach + 1, dtype=x.dtype)

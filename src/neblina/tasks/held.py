@@ -85,7 +85,7 @@ def source_of(model: Model | TokenModel, data: str | None, count: int | None, wh
     recipe = None if trained is None else build_recipe(trained, "the model's recipe")
     if data is not None:
         return data, recipe
-    if recipe is None or recipe.data.holdout == 0:
+    if recipe is None or not recipe.data.holds_out:
         raise SettingError(f"no {what} held out of this model's training: say where to find some with --data")
     return recipe.data.source, recipe
 
@@ -96,7 +96,7 @@ def _held_out(model: Model | TokenModel, pictures: Pictures, recipe: Recipe, sou
     Raises:
         DataError: the source changed since, so that what training saw can no longer be told.
     """
-    if recipe.data.holdout == 0:
+    if not recipe.data.holds_out:
         return pictures, f"the pictures of {source}, which the model was trained on"
     seen, held = divided(recipe, pictures)
     trained, now = model.bundle.card.get("trained_on"), inventory(seen)

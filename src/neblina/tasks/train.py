@@ -4,25 +4,28 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from neblina.bundle.codec import wrapped
 from neblina.bundle.files import CARD, read_json
+from neblina.codecs.kl import KLCodec
 from neblina.core.errors import SettingError
 from neblina.core.launch import is_main_process
-from neblina.data.captions import captions_of, uncaptioned
+from neblina.data.captions import called, captions_of, uncaptioned
 from neblina.data.files import OnRead
 from neblina.data.holding import repeated
 from neblina.data.pictures import Pictures, Subset
 from neblina.data.sources import open_pictures
 from neblina.data.tokens import read_text
 from neblina.tasks.plots import plot_loss
+from neblina.training.build_codec import new_autoencoder
 from neblina.training.build_text import open_latents
 from neblina.training.build_tokens import open_codec, tokens_of
 from neblina.training.classifier import train_classifier
 from neblina.training.codec import train_codec
 from neblina.training.examples import divided
 from neblina.training.journal import read_log
-from neblina.training.recipe import Recipe, load_recipe
+from neblina.training.recipe import Recipe, build_recipe, differences, load_recipe
 from neblina.training.run import Doing, OnReport, Report, train
-from neblina.training.text import train_text
+from neblina.training.text import check_text, train_text
 from neblina.training.tokens import train_tokens
 
 
@@ -44,25 +47,30 @@ def train_recipe(
     if recipe.kind == "tokens" and recipe.tokens.of == "letters":
         return _train_letters(recipe, folder, resume=resume, device=device, on_report=on_report)
     section = _staged(recipe)
-    if section is not None and getattr(recipe, section).codec is None:
-        recipe = _with_codec(
-            recipe,
-            section,
-            folder,
-            resume=resume,
-            device=device,
-            skip_bad=skip_bad,
-            on_read=on_read,
-            on_report=on_report,
-        )
     pictures, bad = open_recipe_pictures(recipe, skip_bad=skip_bad, on_read=on_read)
     for sentence in bad:
         _tell(on_report, recipe, f"{sentence} Left out.")
     if section == "latents":
         pictures = _captioned(pictures, recipe, skip_bad=skip_bad, on_report=on_report)
     training, held = divided(recipe, pictures)
+    if section is not None and getattr(recipe, section).codec is None:
+        recipe = _with_codec(recipe, section, training, held, folder, resume=resume, device=device, on_report=on_report)
+    return _train_on(recipe, training, held, folder, resume=resume, device=device, on_report=on_report)
+
+
+def _train_on(
+    recipe: Recipe,
+    training: Pictures,
+    held: Pictures,
+    folder: Path,
+    *,
+    resume: bool,
+    device: str | None,
+    on_report: OnReport | None,
+) -> Path:
+    """Train one stage, with its codec where it stands on one."""
     trained: dict[str, Callable[..., Path]] = {
-        "denoiser": _train_latents if section == "latents" else train,
+        "denoiser": _train_latents if recipe.text.layers else train,
         "classifier": train_classifier,
         "codec": partial(train_codec, held=held),
         "tokens": partial(_train_codes, held=held),
@@ -100,8 +108,9 @@ def _captioned(pictures: Pictures, recipe: Recipe, *, skip_bad: bool, on_report:
     """
     missing = frozenset(uncaptioned(pictures.records or ()))
     if missing and skip_bad and len(missing) < len(pictures):
+        named = called(pictures.records or (), sorted(missing))
+        _tell(on_report, recipe, f"Pictures without a caption are left out, {len(missing):,} of them: {named}.")
         pictures = Subset(pictures, tuple(number for number in range(len(pictures)) if number not in missing))
-        _tell(on_report, recipe, f"{len(missing):,} pictures without a caption are left out.")
     captions = captions_of(pictures)
     twins = repeated(pictures, [caption.name for caption in captions])
     if twins:
@@ -164,36 +173,48 @@ def _train_codes(
 def _with_codec(
     recipe: Recipe,
     section: str,
+    training: Pictures,
+    held: Pictures,
     folder: Path,
     *,
     resume: bool,
     device: str | None,
-    skip_bad: bool,
-    on_read: OnRead | None,
     on_report: OnReport | None,
 ) -> Recipe:
     """The recipe with the codec of its first stage, which is trained where it is not there yet.
 
     Raises:
-        SettingError: a recipe that names none, or errors of training it.
+        SettingError: a recipe that names none or one of another kind, a codec there that was trained by another
+            recipe, what the second stage would refuse, or errors of training the first.
     """
     chosen = getattr(recipe, section)
     if chosen.codec_recipe is None:
         open_codec(recipe)  # says what is missing
     place = folder / "codec"
     model = place / "model"
-    if not (resume and (model / CARD).exists()):
-        data = recipe.data.model_dump(exclude={"labels", "flip"})
-        first = load_recipe(str(chosen.codec_recipe), {"data": data, "training": {"seed": recipe.training.seed}})
-        model = train_recipe(
-            first,
-            place,
-            resume=resume,
-            device=device,
-            skip_bad=skip_bad,
-            on_read=on_read,
-            on_report=on_report,
+    data = recipe.data.model_dump(exclude={"labels", "flip"})
+    first = load_recipe(str(chosen.codec_recipe), {"data": data, "training": {"seed": recipe.training.seed}})
+    wanted = "gaussian" if section == "latents" else "codes"
+    if first.kind != "codec" or first.codec.latents != wanted:
+        raise SettingError(
+            f"{section}.codec_recipe = {chosen.codec_recipe} wants a recipe of a codec (kind: codec) whose latents are "
+            f"{wanted} (codec.latents: {wanted}), and this one is of a {first.kind}"
+            + (f" of {first.codec.latents}" if first.kind == "codec" else "")
         )
+    if resume and (model / CARD).exists():
+        was = build_recipe(read_json(model / CARD)["recipe"], "the codec's recipe")
+        changed = "; ".join(differences(was, first))
+        if changed:
+            raise SettingError(
+                f"the codec in {model} was trained by another recipe; it differs in {changed}. Undo the change, or "
+                "choose another folder with --out"
+            )
+    else:
+        if section == "latents":
+            codec = wrapped(new_autoencoder(first, training))
+            assert isinstance(codec, KLCodec)
+            check_text(recipe, training, codec)  # before the hours of the first stage, not after them
+        model = _train_on(first, training, held, place, resume=resume, device=device, on_report=on_report)
     return recipe.model_copy(update={section: chosen.model_copy(update={"codec": str(model)})})
 
 

@@ -17,7 +17,9 @@ from neblina.processes.schedules import Schedule, make_schedule
 from neblina.samplers import samplers
 from neblina.training.networks import unet_config
 from neblina.training.recipe import Recipe
-from neblina.training.unused import EVERY, refuse_unused
+from neblina.training.unused import EVERY, OF_TEXT, PATCHES, Unused, refuse_unused
+
+_UNUSED: Unused = {"codec": EVERY, "reconstruction": EVERY, "discriminator": EVERY, "network": PATCHES, **OF_TEXT}
 
 
 def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
@@ -27,7 +29,7 @@ def new_model(recipe: Recipe, pictures: Pictures) -> Bundle:
         SettingError: an unknown name, a network that does not fit the pictures, or more sampling steps than the
             schedule has; settings of a codec.
     """
-    refuse_unused(recipe, {"codec": EVERY, "reconstruction": EVERY, "discriminator": EVERY}, "a denoiser")
+    refuse_unused(recipe, _UNUSED, "a denoiser")
     net = recipe.network
     codec = Fold(pictures.shape[0], net.fold) if net.fold > 1 else None
     channels, height, width = pictures.shape if codec is None else codec.fold(torch.empty(pictures.shape)).shape

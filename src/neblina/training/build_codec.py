@@ -8,15 +8,16 @@ from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from neblina.nets.patch_discriminator import PatchConfig, PatchDiscriminator
 from neblina.nets.vq_autoencoder import VQAutoencoder, VQConfig
 from neblina.training.recipe import Recipe
-from neblina.training.unused import EVERY, Unused, refuse_unused
+from neblina.training.unused import EVERY, OF_TEXT, PATCHES, Unused, refuse_unused
 
 # settings that other recipes have and a codec does not look at
 _UNUSED: Unused = {
     "process": EVERY,
     "objective": EVERY,
     "sampling": EVERY,
-    "network": ("dropout", "head_dim", "fold", "scale_shift"),
+    "network": ("dropout", "head_dim", "fold", "scale_shift", *PATCHES),
     "training": ("label_dropout", "snapshots_every"),
+    **OF_TEXT,
 }
 
 

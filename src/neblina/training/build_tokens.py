@@ -19,13 +19,14 @@ from neblina.processes.kernels import Kernel, kernels, make_kernel
 from neblina.samplers import token_samplers
 from neblina.training.networks import new_token_network
 from neblina.training.recipe import Recipe
-from neblina.training.unused import EVERY, Unused, refuse_unused
+from neblina.training.unused import EVERY, OF_TEXT, Unused, refuse_unused
 
 _UNUSED: Unused = {
     "process": EVERY,
     "objective": ("loss", "weighting", "settings", "vlb_weight", "smallest_time"),
     "sampling": EVERY,
     "training": ("snapshots_every",),
+    **OF_TEXT,
 }
 _AT_ONCE = 64  # pictures that are encoded together
 

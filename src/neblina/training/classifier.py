@@ -32,18 +32,19 @@ from neblina.training.optimizers import diverged, learning_rate
 from neblina.training.recipe import Recipe, Training
 from neblina.training.run import OnReport, run
 from neblina.training.same import check_same_run, setting_of
-from neblina.training.unused import EVERY, Unused, meaningless, refuse_unused
+from neblina.training.unused import EVERY, OF_TEXT, PATCHES, Unused, meaningless, refuse_unused
 
 # settings that a denoiser's recipe or a codec's has and a classifier does not look at
 _UNUSED: Unused = {
     "objective": EVERY,
     "process": ("parameterisation", "clock"),
-    "network": ("fold",),
+    "network": ("fold", *PATCHES),
     "training": ("snapshots_every",),
     "sampling": EVERY,
     "codec": EVERY,
     "reconstruction": EVERY,
     "discriminator": EVERY,
+    **OF_TEXT,
 }
 
 

@@ -18,6 +18,7 @@ from neblina.bundle.codec import codec_digest
 from neblina.codecs.kl import KLCodec
 from neblina.core.atomic import write_file
 from neblina.core.errors import SettingError
+from neblina.core.launch import is_main_process
 from neblina.core.tensors import save_tensors
 from neblina.data.pictures import Pictures, to_float
 from neblina.data.styles import Styled
@@ -59,20 +60,11 @@ def encoded(pictures: Pictures, codec: KLCodec, folder: Path, on_read: OnRead | 
         SettingError: pictures that the codec does not read.
         StorageError: the disk is full or refuses.
     """
-    _, height, width = pictures.shape
-    if pictures.shape[0] != codec.picture_channels:
-        raise SettingError(
-            f"the codec reads pictures of {codec.picture_channels} channels, these have {pictures.shape[0]}"
-        )
-    if height % codec.factor or width % codec.factor:
-        raise SettingError(
-            f"a latent cell of the codec is {codec.factor} pixels wide, and pictures of {width}x{height} are no "
-            f"multiple of that: set data.resolution to one, such as {max(1, width // codec.factor) * codec.factor}"
-        )
+    size = latent_size(pictures, codec)
     distinct = pictures.distinct if isinstance(pictures, Styled) else range(len(pictures))
     digest = _digest(pictures, distinct, codec)
     place = folder / f"{digest}.safetensors"
-    kept = _kept(place, (len(distinct), codec.channels, height // codec.factor, width // codec.factor))
+    kept = _kept(place, (len(distinct), codec.channels, *size))
     if kept is None:
         parts = []
         for start in range(0, len(distinct), _AT_ONCE):
@@ -82,16 +74,41 @@ def encoded(pictures: Pictures, codec: KLCodec, folder: Path, on_read: OnRead | 
             if on_read is not None:
                 on_read(min(start + _AT_ONCE, len(distinct)), len(distinct))
         kept = torch.cat(parts)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(place, lambda aside: save_tensors({"latents": kept}, aside))
-        for other in folder.glob("*.safetensors"):
-            if other != place:
-                other.unlink()
+        if is_main_process():
+            _keep(kept, place)
     return Encoded(kept, pictures, digest)
 
 
+def latent_size(pictures: Pictures, codec: KLCodec) -> tuple[int, int]:
+    """(height, width) of the latents of some pictures.
+
+    Raises:
+        SettingError: pictures that the codec does not read.
+    """
+    channels, height, width = pictures.shape
+    if channels != codec.picture_channels:
+        raise SettingError(
+            f"the codec reads pictures of {codec.picture_channels} channels, these have {channels}: train one of these "
+            "pictures, or set data.channels"
+        )
+    if height % codec.factor or width % codec.factor:
+        raise SettingError(
+            f"a latent cell of the codec is {codec.factor} pixels wide, and pictures of {width}x{height} are no "
+            f"multiple of that: set data.resolution to one, such as {max(1, width // codec.factor) * codec.factor}"
+        )
+    return height // codec.factor, width // codec.factor
+
+
+def _keep(latents: Tensor, place: Path) -> None:
+    """Write them, and remove what lies beside them: latents that no run of this codec meets, and what a kill left."""
+    write_file(place, lambda aside: save_tensors({"latents": latents}, aside))
+    for other in place.parent.glob("*.safetensors"):
+        if other != place:
+            other.unlink()
+
+
 def _digest(pictures: Pictures, distinct: Sequence[int], codec: KLCodec) -> str:
-    found = hashlib.sha256(f"{codec_digest(codec.net)} {codec.net.config.to_dict()}".encode())
+    found = hashlib.sha256(f"{codec_digest(codec.net)} {codec.net.config.to_dict()} {pictures.shape}".encode())
     for start in range(0, len(distinct), _AT_ONCE):
         found.update(pictures.read(distinct[start : start + _AT_ONCE]).numpy().tobytes())
     return found.hexdigest()[:32]

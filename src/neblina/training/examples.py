@@ -19,6 +19,7 @@ from neblina.objectives.importance import Importance
 from neblina.objectives.simple import spread_uniforms
 from neblina.processes.schedules import Schedule
 from neblina.training.recipe import Recipe
+from neblina.training.unused import refuse_unused
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -59,6 +60,8 @@ def divided(recipe: Recipe, pictures: Pictures) -> tuple[Pictures, Pictures]:
         SettingError: an unknown style.
     """
     data = recipe.data
+    if not data.styles:
+        refuse_unused(recipe, {"data": ("plain",)}, "pictures that are rendered in no style (data.styles)")
     apart = None if data.apart is None else data.apart.fields
     count = 0 if data.apart is None else data.apart.count
     training, held = split(pictures, data.holdout, recipe.training.seed, apart=apart, count=count)

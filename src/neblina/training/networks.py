@@ -10,7 +10,7 @@ from neblina.nets.token_config import SequenceTransformerConfig
 from neblina.nets.token_transformer import TokenTransformer
 from neblina.nets.unet import UNetConfig
 from neblina.training.recipe import Network, Recipe
-from neblina.training.unused import EVERY, refuse_unused
+from neblina.training.unused import EVERY, PATCHES, refuse_unused
 
 
 def unet_config(net: Network, size: tuple[int, int], *, read: int, made: int, labels: int) -> UNetConfig:
@@ -69,7 +69,7 @@ def _transformer(recipe: Recipe, rows: Rows, labels: int) -> TokenNetwork:
 
 
 def _unet(recipe: Recipe, rows: Rows, labels: int) -> TokenNetwork:
-    unused = {"network": ("fold",), "tokens": ("layers", "width", "head", "dropout")}
+    unused = {"network": ("fold", *PATCHES), "tokens": ("layers", "width", "head", "dropout")}
     refuse_unused(recipe, unused, "a U-Net over levels")
     if recipe.tokens.of != "levels":
         raise SettingError(

@@ -55,6 +55,11 @@ class Data(Section):
     plain: Positive = 16
     "times that a picture is as it is for each time that it is in each of the styles"
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are pictures that are not trained on."""
+        return self.holdout > 0 or self.apart is not None
+
 
 class Process(Section):
     """How pictures are corrupted, and what the network predicts."""

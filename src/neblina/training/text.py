@@ -7,6 +7,7 @@ Rombach et al. High-Resolution Image Synthesis with Latent Diffusion Models. CVP
 Ho, Salimans. Classifier-Free Diffusion Guidance. 2022, algorithm 1.
 """
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,19 @@ from neblina.bundle.bundle import Bundle
 from neblina.bundle.folder import save_bundle
 from neblina.codecs.kl import KLCodec
 from neblina.core.conditions import Condition
-from neblina.data.captions import captions_of
+from neblina.data.captions import Caption, captions_of
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures
-from neblina.data.styles import PLAIN, Styled
+from neblina.data.styles import PLAIN, Styled, unstyled
 from neblina.training.build_text import new_text_model
-from neblina.training.encoded import Encoded, OnRead, encoded
+from neblina.training.encoded import Encoded, OnRead, encoded, latent_size
 from neblina.training.examples import Batch, Examples, noised, step_seed
 from neblina.training.joint import parted, reading, windows
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, run
 from neblina.training.trainer import Trainer
 
-_COLUMNS = 10  # prompts on a sample sheet, at most
+_COLUMNS = 10  # prompts on a sample sheet where the recipe names none
 
 
 def train_text(
@@ -57,11 +58,28 @@ def train_text(
     """
 
     def build() -> Trainer:
+        check_text(recipe, pictures, codec)
         latents = encoded(pictures, codec, folder / "latents", on_read)
         return TextTrainer(recipe, latents, codec, device=device)
 
-    captions_of(pictures)
     return run(build, recipe, folder, resume=resume, on_report=on_report)
+
+
+def check_text(recipe: Recipe, pictures: Pictures, codec: KLCodec) -> None:
+    """Refuse what no denoiser that reads text can be trained of, before anything that takes long.
+
+    Args:
+        codec: with weights of any kind.
+    Raises:
+        DataError: pictures without captions, or captions that there is nothing to learn from.
+        SettingError: as `new_text_model`, or pictures that the codec does not read.
+    """
+    new_text_model(recipe, pictures, captions_of(unstyled(pictures)), codec, latent_size(pictures, codec))
+
+
+def digest_of(captions: list[Caption]) -> str:
+    """What tells captions from others."""
+    return hashlib.sha256(repr(captions).encode()).hexdigest()[:32]
 
 
 class TextTrainer(Trainer):
@@ -69,11 +87,9 @@ class TextTrainer(Trainer):
 
     def __init__(self, recipe: Recipe, latents: Encoded, codec: KLCodec, *, device: str | None = None) -> None:
         self.latents, self.codec = latents, codec
-        self.captions = captions_of(
-            latents.pictures.whole if isinstance(latents.pictures, Styled) else latents.pictures
-        )
+        self.captions = captions_of(unstyled(latents.pictures))
         super().__init__(recipe, latents.pictures, device=device)
-        self.prompts = recipe.text.prompts[:_COLUMNS] or tuple(one.name for one in self.captions[:_COLUMNS])
+        self.prompts = recipe.text.prompts or tuple(one.name for one in self.captions[:_COLUMNS])
         self.columns = len(self.prompts)
 
     def new_bundle(self) -> Bundle:
@@ -100,7 +116,7 @@ class TextTrainer(Trainer):
         return reading(tokens.repeat(-(-count // len(tokens)), 1)[:count], self.empty)
 
     def _setting(self) -> dict[str, Any]:
-        return {**super()._setting(), "latents": self.latents.digest}
+        return {**super()._setting(), "latents": self.latents.digest, "captions": digest_of(self.captions)}
 
     def _read(self, step: int) -> Batch:
         """Latents, and a caption of each as tokens."""

@@ -7,6 +7,8 @@ from neblina.training.recipe import Recipe
 
 EVERY = ("*",)
 Unused = Mapping[str, Sequence[str]]  # names of a section's settings, or EVERY of them
+OF_TEXT: Unused = {"latents": EVERY, "text": EVERY}  # what only a denoiser of latents that reads text looks at
+PATCHES = ("kind", "layers", "width", "patch")  # of the network, of a transformer over patches
 
 
 def refuse_unused(recipe: Recipe, unused: Unused, what: str) -> None:
