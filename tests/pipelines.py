@@ -1,5 +1,6 @@
 """Small random pipelines of every family, as diffusers builds them: what a hub holds, at a millionth of the size."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from diffusers import (
     EulerDiscreteScheduler,
     LDMPipeline,
     LDMTextToImagePipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     PNDMScheduler,
     StableDiffusionDepth2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
@@ -237,6 +240,25 @@ def dit(place: Path) -> Any:
     ).eval()
     labels = {number: f"class {number}" for number in range(1000)}
     return DiTPipeline(net, autoencoder(), DDIMScheduler(clip_sample=False), id2label=labels)
+
+
+def text_dit(place: Path, **changes: Any) -> Path:
+    """A model folder of parts that diffusers and transformers wrote: a transformer that reads one CLIP encoder."""
+    text, tokenizer = clip(place / "parts")
+    settings = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "out_channels": 4,
+        "num_layers": 2,
+        "cross_attention_dim": 16,
+        "caption_channels": 16,
+        "sample_size": 8,
+    }
+    net = loud(lambda: PixArtTransformer2DModel(**{**settings, **changes}), 8)
+    PixArtSigmaPipeline(tokenizer, text, autoencoder(), net, DDIMScheduler(**SD)).save_pretrained(place / "model")
+    index = place / "model" / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": "TextDiTPipeline"}))
+    return place / "model"
 
 
 def unconditional_ldm(place: Path) -> Any:

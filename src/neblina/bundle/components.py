@@ -28,6 +28,8 @@ from neblina.nets.dit import DiT, DiTConfig
 from neblina.nets.labelled import ClassEmbedder, ClassEmbedderConfig, LabelledUNet
 from neblina.nets.learned_null import LearnedNull, LearnedNullConfig
 from neblina.nets.pixel_unet import PixelUNet, PixelUNetConfig
+from neblina.nets.text_dit import TextDiT
+from neblina.nets.text_dit_config import TextDiTConfig
 from neblina.nets.tiny_autoencoder import AutoencoderTiny, AutoencoderTinyConfig
 from neblina.nets.token_config import SequenceTransformerConfig, TokenTransformerConfig
 from neblina.nets.token_transformer import TokenTransformer
@@ -68,6 +70,7 @@ kinds.add(Kind(UNetConfig.from_dict, UNet), "UNet2DModel")
 kinds.add(Kind(UNetConditionConfig.from_dict, UNetCondition), "UNet2DConditionModel")
 kinds.add(Kind(ClassEmbedderConfig.from_dict, ClassEmbedder), "ClassEmbedder")
 kinds.add(Kind(DiTConfig.from_dict, DiT), "DiTTransformer2DModel")
+kinds.add(Kind(TextDiTConfig.from_dict, TextDiT), "PixArtTransformer2DModel")
 kinds.add(Kind(_transformer_config, _transformer), "Transformer2DModel")
 kinds.add(Kind(SequenceTransformerConfig.from_dict, TokenTransformer), "SequenceTransformer")
 kinds.add(Kind(PixelUNetConfig.from_dict, PixelUNet), "PixelUNet")

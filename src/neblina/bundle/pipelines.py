@@ -83,6 +83,8 @@ _add(
 )
 _add("TokenPipeline", network="transformer", codec="vqvae", tokens=True)  # diffusers has none
 _add("DiTPipeline", network="transformer", codec="vae", guidance=4.0, settings=("id2label",))
+# diffusers has none: its PixArt pipelines read text through T5
+_add("TextDiTPipeline", network="transformer", codec="vae", texts=_TEXT, family=STABLE_DIFFUSION, guidance=4.5)
 _add(
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",

@@ -21,6 +21,7 @@ from neblina.nets.adaptive_norm import modulate
 from neblina.nets.configuration import check_sample_size, read_config, without_fixed, write_config
 from neblina.nets.embeddings import Sinusoidal, TimeMLP
 from neblina.nets.network import Network
+from neblina.nets.patches import PatchTokens, assembled, check_cut
 from neblina.nets.transformer import FeedForward, TokenAttention, bends
 
 _NAME, _FORMER_NAME = "DiTTransformer2DModel", "Transformer2DModel"
@@ -130,9 +131,7 @@ class DiTConfig:
         Raises:
             SettingError: naming the size.
         """
-        patch = self.patch_size
-        if height % patch or width % patch or height < patch or width < patch:
-            raise SettingError(f"{height}x{width} cannot be cut into patches of {patch}: take multiples of {patch}")
+        check_cut(height, width, self.patch_size)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "DiTConfig":
@@ -190,51 +189,11 @@ class DiT(Network):
         # the output is modulated by the first block's embedding: there is no other
         shift, scale = self.proj_out_1(F.silu(told[0])).unsqueeze(1).chunk(2, dim=2)
         patches = self.proj_out_2(modulate(F.layer_norm(tokens, tokens.shape[-1:], eps=_EPS), scale, shift))
-        grid = patches.unflatten(1, (height // patch, width // patch)).unflatten(3, (patch, patch, self.config.made))
-        out: Tensor = grid.permute(0, 5, 1, 3, 2, 4).reshape(len(x), self.config.made, height, width)
-        return out
+        return assembled(patches, height // patch, width // patch, patch)
 
     @property
     def _blocks(self) -> list["ModulatedBlock"]:
         return cast(list[ModulatedBlock], list(self.transformer_blocks))
-
-
-class PatchTokens(nn.Module):
-    """A picture cut into patches: one token each, of what is in it and where it is."""
-
-    def __init__(self, channels: int, width: int, patch: int, side: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(channels, width, patch, stride=patch)
-        self.side = side
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, patches, width), row by row."""
-        patches = self.proj(x)
-        places = positions(*patches.shape[-2:], side=self.side, width=patches.shape[1], device=x.device)
-        tokens: Tensor = (patches.flatten(2).transpose(1, 2) + places).to(patches.dtype)
-        return tokens
-
-
-def positions(rows: int, columns: int, *, side: int, width: int, device: torch.device) -> Tensor:
-    """Sines and cosines of each place's column, then of its row, at width / 4 frequencies from 1 to 1/10,000.
-
-    Args:
-        rows, columns: places of the grid; both are stretched to the range 0 … side.
-        side: of the grid it was trained on.
-        width: numbers for each place.
-    Returns:
-        shape (rows · columns, width), float32.
-    """
-    precise = torch.float32 if device.type == "mps" else torch.float64
-    frequency = 10000 ** -(torch.arange(width // 4, dtype=precise, device=device) / (width // 4))
-
-    def line(places: int) -> Tensor:
-        place = torch.arange(places, dtype=torch.float32, device=device) / (places / side)
-        angle = place.to(precise)[:, None] * frequency
-        return torch.cat([angle.sin(), angle.cos()], dim=1).float()
-
-    across, down = line(columns).expand(rows, -1, -1), line(rows)[:, None].expand(-1, columns, -1)
-    return torch.cat([across, down], dim=2).flatten(0, 1)
 
 
 class LabelTable(nn.Module):

@@ -12,6 +12,7 @@ from neblina.core.errors import DivergenceError, SettingError
 from neblina.denoisers.denoiser import NetworkDenoiser
 from neblina.encoders.text import TextEncoder
 from neblina.nets.dit import DiT
+from neblina.nets.text_dit import TextDiT
 from neblina.tasks.checks.findings import NOTE, OK, PROBLEM, Finding
 from neblina.tasks.checks.latents import LARGEST, Coding, measure
 from neblina.tasks.checks.prediction import KINDS, Verdict, judge
@@ -61,7 +62,7 @@ def predicted(model: Model) -> Verdict | None:
         return None
     kinds = KINDS if bundle.parameterisation in KINDS else ("eps", "x0", "flow")
     channels, height, width = bundle.latent_shape if bundle.net.config.sample_size else (bundle.channels, _SIDE, _SIDE)
-    if not isinstance(bundle.net, DiT):
+    if not isinstance(bundle.net, DiT | TextDiT):
         multiple = bundle.net.config.multiple
         height, width = (max(multiple, min(side, _SIDE) // multiple * multiple) for side in (height, width))
     count = max(2, min(16, -(-_SHOWN // (channels * height * width))))
