@@ -85,9 +85,7 @@ def test_a_learned_variance_is_passed_over_as_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_card", [True, False])
-def test_what_is_saved_is_opened_again_to_the_bit(
-    place: Path, model: Model, with_card: bool, tmp_path: Path
-) -> None:
+def test_what_is_saved_is_opened_again_to_the_bit(place: Path, model: Model, with_card: bool, tmp_path: Path) -> None:
     save_bundle(load_bundle(place), tmp_path / "again")
     if not with_card:
         (tmp_path / "again" / CARD).unlink()
@@ -137,11 +135,12 @@ MUTATIONS: dict[str, tuple[Any, ...]] = {
 def test_a_changed_field_is_followed_or_refused_by_name(place: Path, field: str, value: Any, tmp_path: Path) -> None:
     shutil.copytree(place, tmp_path / "model")
     change(tmp_path / "model" / "transformer/config.json", **{field: value})
+    said = (field, "weights (lack|hold) ", "has shape .* in the weights", "is no field of")
     try:
         model = load(tmp_path / "model", device="cpu")
     except NeblinaError as error:
-        said = (field, "weights (lack|hold) ", "has shape .* in the weights", "is no field of")
-        assert re.search("|".join(said), str(error)), error
+        if not re.search("|".join(said), str(error)):
+            raise
         return
     # the network's own size is what its sample_size says
     size = model.shape[1:]

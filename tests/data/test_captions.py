@@ -42,12 +42,26 @@ def test_a_tone_of_skin_can_be_said_without_the_name() -> None:
     assert "dark skin tone" in drawn(caption)
 
 
+def test_keywords_are_a_list_or_a_text_between_commas() -> None:
+    records = ({"text": "a", "keywords": ["fruit", "ripe"]}, {"text": "a", "keywords": "fruit, ripe,"}, {"text": "a"})
+    captions = captions_of(InMemory(torch.zeros(3, 3, 2, 2, dtype=torch.uint8), records=records))
+    assert [caption.keywords for caption in captions] == [("fruit", "ripe"), ("fruit", "ripe"), ()]
+
+
+def test_everything_that_is_said_is_among_what_the_tokenizer_learns_from() -> None:
+    parts = set(APPLE.everything())
+    assert all(set(text.split(", ")) <= parts for text in drawn(APPLE, 200))
+
+
 def test_pictures_without_a_caption_are_counted_and_named() -> None:
     pixels = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
     records = ({"file_name": "a.png", "text": "a"}, {"file_name": "b.png"}, {"file_name": "c.png", "text": " "})
     with pytest.raises(DataError, match=r"2 of 3 pictures have no caption.*b\.png, c\.png.*--skip-bad"):
         captions_of(InMemory(pixels, records=records))
-    with pytest.raises(DataError, match=r"metadata\.jsonl"):
+    many = tuple({"file_name": f"{number}.png"} for number in range(1200))
+    with pytest.raises(DataError, match=r"1,200 of 1,200 .*: 0\.png, .*4\.png and 1,195 more\. Caption them\.$"):
+        captions_of(InMemory(torch.zeros(1200, 1, 1, 1, dtype=torch.uint8), records=many))
+    with pytest.raises(DataError, match=r"apple\.txt beside.*metadata\.jsonl"):
         captions_of(InMemory(pixels))
 
 

@@ -64,6 +64,27 @@ def test_a_combination_that_looks_like_another_picture_is_not_held_out() -> None
         assert 0 not in numbers(held)
 
 
+def test_combinations_are_held_out_beside_a_share() -> None:
+    """None of their pictures is in training though the share took others of the same person and tone."""
+    for seed in range(5):
+        training, held = split(portraits(), 0.2, seed, apart=("base", "tones"), count=3)
+        assert not set(numbers(training)) & set(numbers(held))
+        assert len(held) == 4 + 3
+        only = split(portraits(), 0.2, seed)[1]
+        apart = pairs(Subset(held.whole, tuple(set(numbers(held)) - set(numbers(only)))))  # type: ignore[attr-defined]
+        assert len(apart) == 3
+        assert {person for person, _ in apart} <= {person for person, _ in pairs(training)}
+        assert {tone for _, tone in apart} <= {tone for _, tone in pairs(training)}
+
+
+def test_a_share_that_leaves_nothing_is_refused() -> None:
+    equal = InMemory(torch.zeros(4, 1, 2, 2, dtype=torch.uint8))
+    with pytest.raises(DataError, match="nothing is left to train on"):
+        split(equal, 0.5, seed=0)
+    with pytest.raises(DataError, match="without any"):
+        split(portraits(), 0.01, seed=0)
+
+
 def test_more_combinations_than_can_be_spared_are_refused() -> None:
     with pytest.raises(DataError, match=r"data\.apart\.count is 12"):
         split(portraits(), 0, seed=0, apart=("base", "tones"), count=12)

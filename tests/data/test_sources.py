@@ -72,6 +72,49 @@ def test_metadata_brings_captions_and_labels(tmp_path: Path) -> None:
     assert pictures.label_names == ("e", "o")
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_text_file_beside_a_picture_is_its_caption(zipped: bool, tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    (place / "fruit").mkdir(parents=True)
+    for name in ("fruit/apple", "fruit/pear", "fruit/plum"):
+        picture(1).save(place / f"{name}.png")
+    (place / "fruit/apple.txt").write_text(" a red apple,\n  ripe\r\n")
+    (place / "fruit/pear.txt").write_bytes(b"\xef\xbb\xbf" + "une poire dorée".encode())  # as some editors save it
+    (place / "notes.txt").write_text("of no picture")
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for file in sorted(place.rglob("*.*")):
+                archive.write(file, file.relative_to(place))
+        place = tmp_path / "set.zip"
+    pictures, _ = open_pictures(str(place))
+    assert pictures.records == (
+        {"file_name": "fruit/apple.png", "text": "a red apple, ripe"},
+        {"file_name": "fruit/pear.png", "text": "une poire dorée"},
+        {"file_name": "fruit/plum.png"},
+    )
+    assert pictures.label_names == ("fruit",)
+
+
+def test_text_files_are_not_looked_at_where_there_is_a_metadata_file(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "apple.png")
+    (tmp_path / "apple.txt").write_text("a red apple")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "apple.png", "text": "a green one"}')
+    pictures, _ = open_pictures(str(tmp_path))
+    assert pictures.records == ({"file_name": "apple.png", "text": "a green one"},)
+
+
+def test_a_caption_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "pear.png")
+    (tmp_path / "pear.txt").write_bytes("poire dorée".encode("latin-1"))
+    with pytest.raises(DataError, match=r"pear\.txt is no text in UTF-8"):
+        open_pictures(str(tmp_path))
+
+
+def test_pictures_without_any_text_have_no_records(tmp_path: Path) -> None:
+    pictures, _ = open_pictures(str(folder_of_classes(tmp_path)))
+    assert pictures.records is None
+
+
 def test_pictures_too_many_for_memory_are_decoded_when_they_are_read(tmp_path: Path, monkeypatch: Any) -> None:
     folder = folder_of_classes(tmp_path)
     at_once, _ = open_pictures(str(folder))
@@ -189,6 +232,12 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match="holds no pictures"):
         open_pictures(str(tmp_path))
+
+
+def test_the_emoji_that_are_not_there_are_said_with_what_makes_them() -> None:
+    for name in ("emoji", "emoji-codec"):
+        with pytest.raises(DataError, match=r"noto-emoji-64\.zip does not exist\. Make it with: neblina data emoji"):
+            open_recipe_pictures(load_recipe(name))
 
 
 def test_nothing_there_is_said_with_what_could_be(tmp_path: Path) -> None:

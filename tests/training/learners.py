@@ -146,6 +146,9 @@ def _tokens(recipe: Recipe, folder: Path, **settings: Any) -> Path:
 KINDS = {
     "denoiser": Kind(_DENOISER, _denoiser),
     "text": Kind(_TEXT, _text),
+    "text by a transformer": Kind(
+        {**_TEXT, "network": {"kind": "dit", "layers": 1, "width": 16, "head_dim": 8, "dropout": 0.1}}, _text
+    ),
     "tokens": Kind(_TOKENS, _tokens),
     # averages of a codebook, codes that are revived, and a rival from step 3 on
     "codec": Kind(

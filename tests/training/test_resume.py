@@ -44,7 +44,7 @@ def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(kind: str, vari
     else:
         recipe = KINDS[kind].recipe(precision=variant, images=240 * 8)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neblina.training.tokens", "neblina.training.codec"])
+    context.set_forkserver_preload(["neblina.training.tokens", "neblina.training.codec", "neblina.training.text"])
 
     def start(folder: Path) -> Any:
         process = context.Process(target=run_in_a_process, args=(kind, recipe, folder))
@@ -85,7 +85,7 @@ def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(kind: str, vari
 
 @pytest.mark.training
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("kind", ["tokens", "codec"])
+@pytest.mark.parametrize("kind", ["text", "tokens", "codec"])
 def test_killed_once_and_resumed_it_ends_with_the_same_bits(kind: str, tmp_path: Path) -> None:
     """Anywhere between the checkpoints and log lines of a run."""
     recipe, run = KINDS[kind].recipe(images=30 * 8), KINDS[kind].run
@@ -196,7 +196,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(kind: str, tmp_pat
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("kind", ["denoiser", "tokens", "codec"])
+@pytest.mark.parametrize("kind", ["denoiser", "text", "tokens", "codec"])
 def test_resuming_with_a_changed_recipe_names_every_changed_field(kind: str, tmp_path: Path) -> None:
     recipe, run = KINDS[kind].recipe, KINDS[kind].run
     run(recipe(images=8 * 8), tmp_path)

@@ -18,10 +18,11 @@ from neblina.training.build import new_model
 from neblina.training.checkpoint import list_checkpoints, load_checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import draw_examples, read_batch
+from neblina.training.journal import read_log
 from neblina.training.optimizers import learning_rate
 from neblina.training.recipe import Recipe, build_recipe
 from neblina.training.run import train
-from neblina.training.trainer import Trainer
+from neblina.training.trainer import LEVELS, Trainer, by_level
 
 
 def test_every_epoch_sees_every_example_once_in_its_own_order() -> None:
@@ -223,3 +224,20 @@ def plain() -> Recipe:
     """One step without dropout."""
     recipe = tiny(images=8)
     return recipe.model_copy(update={"network": recipe.network.model_copy(update={"dropout": 0.0})})
+
+
+def test_every_level_of_noise_holds_as_many_steps_of_a_discrete_process() -> None:
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    sums, counts = by_level(t, t.float())
+    assert counts.tolist() == [200.0] * LEVELS
+    assert torch.allclose(sums / counts, torch.tensor([0.1005, 0.3005, 0.5005, 0.7005, 0.9005]))
+    assert by_level(torch.zeros(1, dtype=torch.float64), torch.ones(1))[1].tolist() == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.training
+def test_the_loss_by_level_is_a_mean_of_the_loss(tmp_path: Path) -> None:
+    train(tiny(log_every=1), pictures(), tmp_path, device="cpu")
+    for record in read_log(tmp_path / "log.jsonl"):
+        seen = [one for one in record["loss_by_level"] if one is not None]
+        assert min(seen) <= record["loss"] * (1 + 1e-5)
+        assert max(seen) >= record["loss"] * (1 - 1e-5)

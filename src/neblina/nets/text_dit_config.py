@@ -99,7 +99,8 @@ class TextDiTConfig:
         if self.caption_channels is not None and self.cross_attention_dim != self.width:
             raise SettingError(
                 f"text dit config: with caption_channels the text becomes as wide as the tokens, {self.width}, and "
-                f"cross_attention_dim = {self.cross_attention_dim}: say {self.width} there, or leave caption_channels out"
+                f"cross_attention_dim = {self.cross_attention_dim}: say {self.width} there, or leave caption_channels "
+                "out"
             )
 
     def _check_places(self) -> None:

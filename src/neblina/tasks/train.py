@@ -114,11 +114,12 @@ def _captioned(pictures: Pictures, recipe: Recipe, *, skip_bad: bool, on_report:
     captions = captions_of(pictures)
     twins = repeated(pictures, [caption.name for caption in captions])
     if twins:
-        first = " and ".join(repr(name) for name in twins[0][:3])
+        first = " and ".join(repr(name) for name in twins[0])
         _tell(
             on_report,
             recipe,
-            f"{len(twins):,} pictures are there several times under different captions, such as {first}: each counts.",
+            f"Pictures are there several times under different captions, {len(twins):,} of them: {first}"
+            f"{', …' if len(twins) > 1 else ''}. They are trained on under each.",
         )
     return pictures
 

@@ -18,6 +18,8 @@ from neblina.denoisers.parameterisations import check_end
 from neblina.encoders.families import STABLE_DIFFUSION
 from neblina.encoders.learning import check_tokenizer, learn_tokenizer, new_text_encoder
 from neblina.nets.network import Network
+from neblina.nets.text_dit import TextDiT
+from neblina.nets.text_dit_config import TextDiTConfig
 from neblina.nets.unet_condition import UNetCondition
 from neblina.nets.unet_condition_config import UNetConditionConfig
 from neblina.processes.grids import make_grid
@@ -140,6 +142,36 @@ def _unet(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
     )
 
 
+def _dit(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
+    unused = {"network": ("channels", "attention", "blocks", "groups", "fold", "scale_shift")}
+    refuse_unused(recipe, unused, "a transformer that reads text")
+    net = recipe.network
+    if size[0] != size[1] or size[0] % net.patch:
+        raise SettingError(
+            f"network.patch = {net.patch} does not cut latents of {size[1]}x{size[0]} into a square of patches: set it to "
+            "1, or data.resolution to a size that it does"
+        )
+    head = net.head_dim or net.width
+    if net.width % head:
+        raise SettingError(f"network.width = {net.width} is not divided by network.head_dim = {head}")
+    return TextDiT(
+        TextDiTConfig(
+            num_attention_heads=net.width // head,
+            attention_head_dim=head,
+            in_channels=channels,
+            out_channels=channels,
+            num_layers=net.layers,
+            dropout=net.dropout,
+            cross_attention_dim=net.width,
+            caption_channels=recipe.text.width,
+            sample_size=size[0],
+            patch_size=net.patch,
+            use_additional_conditions=False,
+        )
+    )
+
+
 _NETWORKS: dict[str, tuple[str, Callable[[Recipe, int, tuple[int, int]], Network]]] = {
     "unet": ("StableDiffusionPipeline", _unet),
+    "dit": ("TextDiTPipeline", _dit),
 }

@@ -34,11 +34,17 @@ class Journal:
         _append(self._log, record)
         _append(self._timing, timing)
         if self._board is not None:
-            for name, value in {**record, **timing}.items():
-                if isinstance(value, list):
-                    self._board.add_scalars(name, {str(at): one for at, one in enumerate(value) if one}, record["step"])
-                elif name != "step":
-                    self._board.add_scalar(name, value, record["step"])
+            try:
+                self._draw({**record, **timing})
+            except OSError as error:
+                raise StorageError(f"{self._board.log_dir} could not be written: {error}") from error
+
+    def _draw(self, figures: dict[str, Any]) -> None:
+        for name, value in figures.items():
+            for at, one in enumerate(value if isinstance(value, list) else [value]):
+                if name != "step" and one is not None:
+                    tag = f"{name}/{at}" if isinstance(value, list) else name
+                    self._board.add_scalar(tag, one, figures["step"])
 
     def _cut_back(self, step: int) -> None:
         """Forget what a run that was cut off had written after its last checkpoint, half lines included."""
