@@ -19,7 +19,7 @@ from neblina.tasks.train import train_recipe
 from neblina.training.encoded import encoded
 from neblina.training.examples import divided
 from neblina.training.joint import JointNetwork, parted
-from neblina.training.recipe import Recipe, load_recipe
+from neblina.training.recipe import Recipe, build_recipe, load_recipe
 from neblina.training.run import Report
 from neblina.training.text import TextTrainer
 
@@ -208,3 +208,17 @@ def test_the_packaged_recipe_holds_together() -> None:
     shared = {"resolution", "channels", "holdout", "apart", "styles"}
     assert recipe.data.model_dump(include=shared) == codec.data.model_dump(include=shared)
     assert codec.codec.latents == "gaussian"
+
+
+@pytest.mark.training
+def test_a_transformer_is_one_field_and_its_folder_opens_again(tmp_path: Path) -> None:
+    kind = KINDS["text by a transformer"]
+    model = neblina.load(kind.run(kind.recipe(images=16), tmp_path / "run"), device="cpu")
+    assert model.bundle.pipeline.name == "TextDiTPipeline"
+    one, other = (model.generate(prompt, seed=1) for prompt in ("red apple", "white boat"))
+    assert one.shape == (1, 3, 8, 8)
+    assert not torch.allclose(one, other)
+    with pytest.raises(SettingError, match=r"network\.channels means nothing"):
+        kind.run(build_recipe({**kind.content, "network": {"kind": "dit", "channels": [8]}}, "this"), tmp_path / "two")
+    with pytest.raises(SettingError, match=r"network\.patch = 3 does not cut"):
+        kind.run(build_recipe({**kind.content, "network": {"kind": "dit", "patch": 3}}, "this"), tmp_path / "three")

@@ -148,8 +148,8 @@ def _dit(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
     net = recipe.network
     if size[0] != size[1] or size[0] % net.patch:
         raise SettingError(
-            f"network.patch = {net.patch} does not cut latents of {size[1]}x{size[0]} into a square of patches: set it to "
-            "1, or data.resolution to a size that it does"
+            f"network.patch = {net.patch} does not cut latents of {size[1]}x{size[0]} into a square of patches: set "
+            "it to 1, or data.resolution to a size that it does"
         )
     head = net.head_dim or net.width
     if net.width % head:

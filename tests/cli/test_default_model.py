@@ -1,0 +1,42 @@
+"""Commands without a model make pictures with the one of the package."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typed import Typed
+
+
+def test_words_are_all_that_generate_needs(typed: Typed, tmp_path: Path) -> None:
+    said = typed("generate", "red apple", "--steps", "2")
+    assert "generate: 1 picture" in said
+    with Image.open(tmp_path / "generated" / "0-00000.png") as picture:
+        assert picture.size == (64, 64)
+
+
+def test_words_it_never_read_are_said(typed: Typed) -> None:
+    assert "knows none of the words of 'qwxyz'" in " ".join(typed("generate", "qwxyz", "--steps", "2").split())
+
+
+def test_the_other_verbs_need_no_model_either(typed: Typed, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "photo.png")
+    Image.new("L", (64, 64), 255).save(tmp_path / "mask.png")
+    short = ("--steps", "2")
+    assert "edit: 1 picture" in typed("edit", "photo.png", "red apple", *short)
+    assert "inpaint: 1 picture" in typed("inpaint", "photo.png", "mask.png", "red apple", *short)
+    assert "panorama: 1 picture" in typed("panorama", "red apple", "pizza", "--size", "128x64", *short)
+    assert "compose: 1 picture" in typed("compose", "snacks", *short)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("generate", "runs/nothing/model"), "is not there"),
+        (("edit", "nothing.png", "red apple"), "nothing.png"),
+        (("inpaint",), "2 pictures are needed"),
+        (("compose",), "a scene is needed"),
+        (("generate", "red apple", "--label", "3"), "is conditioned on text, not on labels"),
+    ],
+)
+def test_what_is_missing_is_said(words: tuple[str, ...], sentence: str, refused: Typed) -> None:
+    assert sentence in " ".join(refused(*words).split())
