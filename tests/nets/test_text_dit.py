@@ -218,18 +218,18 @@ def test_dropout_drops_in_training_only() -> None:
 
 def test_a_new_network_says_zero_and_learns_to_tell_two_texts_apart() -> None:
     torch.manual_seed(0)
-    net = TextDiT(TextDiTConfig(**{**SMALL, "out_channels": None}))
-    x, time = torch.randn(1, 4, 8, 8).expand(2, -1, -1, -1), torch.full((2,), 500.0)
-    text, wanted = torch.randn(2, 5, 12), torch.randn(2, 4, 8, 8)
+    net = TextDiT(TextDiTConfig(**{**SMALL, "out_channels": None, "num_layers": 1}))
+    x, time = torch.randn(1, 4, 4, 4).expand(2, -1, -1, -1), torch.full((2,), 500.0)
+    text, wanted = torch.randn(2, 5, 12), torch.randn(2, 4, 4, 4)
     assert not net(x, time, text=text).any()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(80):
+    for _ in range(50):
         loss = (net(x, time, text=text) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     # what is as good as can be said without the text
-    assert float(loss) < 0.2 * float((wanted.mean(0) - wanted).square().mean())
+    assert float(loss.detach()) < 0.2 * float((wanted.mean(0) - wanted).square().mean())
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -32,9 +32,7 @@ class PatchTokens(nn.Module):
         return tokens
 
 
-def positions(
-    rows: int, columns: int, *, side: int, width: int, device: torch.device, scale: float = 1.0
-) -> Tensor:
+def positions(rows: int, columns: int, *, side: int, width: int, device: torch.device, scale: float = 1.0) -> Tensor:
     """Sines and cosines of each place's column, then of its row, at width / 4 frequencies from 1 to 1/10,000.
 
     Args:
