@@ -114,14 +114,14 @@ MUTATIONS: dict[str, tuple[Any, ...]] = {
     "caption_channels": (8, None),
     "cross_attention_dim": (8, None),
     "in_channels": (3, "four"),
-    "interpolation_scale": (2, 0.5, 0),
+    "interpolation_scale": (2, 0),
     "norm_elementwise_affine": (True,),
     "norm_eps": (0.1,),
     "norm_type": ("ada_norm_zero",),
     "num_attention_heads": (1, 4),
-    "num_layers": (1, 3),
+    "num_layers": (1,),
     "out_channels": (8, 5),
-    "patch_size": (1, 4),
+    "patch_size": (4,),
     "sample_size": (12, 7.5, None),
     "upcast_attention": (True,),
     "use_additional_conditions": (True, False),
@@ -164,9 +164,10 @@ def test_a_size_that_cannot_be_cut_into_patches_is_refused_before_anything_is_ma
         model.generate("a boat", size=(16, 18), steps=1)
 
 
-def test_what_it_predicts_is_asked_at_its_own_size(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_predicts_is_asked_at_its_own_size(tmp_path: Path) -> None:
     """Positions are stretched: at another size it would be asked about what it never saw."""
+    model = load(text_dit(tmp_path, sample_size=36), device="cpu")  # above what other networks are asked at
     sizes = []
     model.bundle.net.register_forward_pre_hook(lambda net, given: sizes.append(tuple(given[0].shape[-2:])))
     predicted(model)
-    assert set(sizes) == {(8, 8)}
+    assert set(sizes) == {(36, 36)}
