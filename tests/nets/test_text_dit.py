@@ -1,6 +1,7 @@
 """The diffusion transformer that reads a text equals diffusers': sizes, texts, and every field of its configuration."""
 
 import inspect
+from functools import cache
 from typing import Any
 
 import pytest
@@ -82,6 +83,12 @@ def random_weights(config: dict[str, Any]) -> PixArtTransformer2DModel:
     return theirs
 
 
+@cache
+def plain() -> PixArtTransformer2DModel:
+    """diffusers' model that the mutations are of."""
+    return random_weights(SMALL)
+
+
 def of_the_same_weights(theirs: PixArtTransformer2DModel) -> TextDiT:
     ours = TextDiT(TextDiTConfig.from_dict(dict(theirs.config))).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -132,7 +139,7 @@ def test_every_field_of_diffusers_configuration_is_mutated_here() -> None:
 
 @pytest.mark.parametrize("change", [one for many in HONOURED.values() for one in many], ids=str)
 def test_a_mutated_field_is_honoured_and_it_matters(change: dict[str, Any]) -> None:
-    mutated, model = agree({**SMALL, **change}), random_weights(SMALL)
+    mutated, model = agree({**SMALL, **change}), plain()
     shapes, new_shapes = ({key: value.shape for key, value in one.state_dict().items()} for one in (model, mutated))
     if shapes == new_shapes:
         mutated.load_state_dict(model.state_dict())
@@ -143,7 +150,7 @@ def test_a_mutated_field_is_honoured_and_it_matters(change: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("change", [one for many in SILENT.values() for one in many], ids=str)
 def test_a_field_without_effect_has_none_in_diffusers_either(change: dict[str, Any]) -> None:
-    mutated, model = agree({**SMALL, **change}), random_weights(SMALL)
+    mutated, model = agree({**SMALL, **change}), plain()
     mutated.load_state_dict(model.state_dict(), strict=True)
     inputs = asked(TextDiTConfig(**SMALL))
     assert torch.equal(their_answer(mutated, inputs), their_answer(model, inputs))
@@ -205,8 +212,11 @@ def test_gradients_equal_diffusers_for_every_parameter_and_for_the_text(activati
     rounding = 1e-6 * max(float(gradient.abs().max()) for gradient in expected.values())  # a key's bias has none
     for name, parameter in ours.named_parameters():
         assert torch.allclose(parameter.grad, expected[name], rtol=1e-4, atol=rounding), name
-    assert float(texts[1].grad.abs().min()) > 0
-    assert torch.allclose(texts[0].grad, texts[1].grad, rtol=1e-4, atol=rounding)
+    learned, wanted = (text.grad for text in texts)
+    assert learned is not None
+    assert wanted is not None
+    assert float(wanted.abs().min()) > 0
+    assert torch.allclose(learned, wanted, rtol=1e-4, atol=rounding)
 
 
 def test_dropout_drops_in_training_only() -> None:
@@ -218,18 +228,18 @@ def test_dropout_drops_in_training_only() -> None:
 
 def test_a_new_network_says_zero_and_learns_to_tell_two_texts_apart() -> None:
     torch.manual_seed(0)
-    net = TextDiT(TextDiTConfig(**{**SMALL, "out_channels": None}))
-    x, time = torch.randn(1, 4, 8, 8).expand(2, -1, -1, -1), torch.full((2,), 500.0)
-    text, wanted = torch.randn(2, 5, 12), torch.randn(2, 4, 8, 8)
+    net = TextDiT(TextDiTConfig(**{**SMALL, "out_channels": None, "num_layers": 1}))
+    x, time = torch.randn(1, 4, 4, 4).expand(2, -1, -1, -1), torch.full((2,), 500.0)
+    text, wanted = torch.randn(2, 5, 12), torch.randn(2, 4, 4, 4)
     assert not net(x, time, text=text).any()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(80):
+    for _ in range(50):
         loss = (net(x, time, text=text) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     # what is as good as can be said without the text
-    assert float(loss) < 0.2 * float((wanted.mean(0) - wanted).square().mean())
+    assert float(loss.detach()) < 0.2 * float((wanted.mean(0) - wanted).square().mean())
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -98,7 +98,7 @@ def check_fit(family: Family, encoders: Sequence[TextEncoder], wants: Wants) -> 
     if sum(widths) != wants.text:
         raise CheckpointError(
             f"the text encoder does not fit: its vectors are {' + '.join(map(str, widths))} wide and the network reads "
-            f"text {wants.text} wide (cross_attention_dim)"
+            f"text {wants.text} wide (cross_attention_dim, or caption_channels where it has them)"
         )
     pooled = encoders[-1].pooled if family.pooled else None
     if pooled != wants.pooled:

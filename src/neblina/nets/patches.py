@@ -57,7 +57,7 @@ def positions(rows: int, columns: int, *, side: int, width: int, device: torch.d
 
 def assembled(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
     """Patches of shape (B, rows · columns, patch · patch · C), row by row, as (B, C, rows · patch, columns · patch)."""
-    grid = patches.unflatten(1, (rows, columns)).unflatten(3, (patch, patch, -1))
+    grid = patches.reshape(len(patches), rows, columns, patch, patch, -1)
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
 
 

@@ -16,6 +16,7 @@ section 2.3 and figure 4.
 """
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -92,9 +93,9 @@ class TextDiT(Network):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.pos_embed.proj.weight.flatten(1))  # a patch's numbers are a linear layer's
-        silent = [self.proj_out, self.adaln_single.linear]
-        silent += [block.attn2.to_out[0] for block in self.transformer_blocks]
-        for layer in silent:
+        blocks = cast(list[TextBlock], list(self.transformer_blocks))
+        reading = [cast(nn.Linear, block.attn2.to_out[0]) for block in blocks]
+        for layer in (self.proj_out, self.adaln_single.linear, *reading):
             nn.init.zeros_(layer.weight)
 
 

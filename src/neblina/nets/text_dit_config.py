@@ -98,9 +98,9 @@ class TextDiTConfig:
             )
         if self.caption_channels is not None and self.cross_attention_dim != self.width:
             raise SettingError(
-                f"text dit config: with caption_channels the text becomes as wide as the tokens, {self.width}, and "
-                f"cross_attention_dim = {self.cross_attention_dim}: say {self.width} there, or leave caption_channels "
-                "out"
+                f"text dit config: caption_channels says that the text becomes as wide as the tokens, which are "
+                f"num_attention_heads {self.num_attention_heads} · attention_head_dim {self.attention_head_dim} = "
+                f"{self.width} wide, and cross_attention_dim = {self.cross_attention_dim}: say {self.width} there"
             )
 
     def _check_places(self) -> None:
