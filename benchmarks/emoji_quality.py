@@ -22,6 +22,7 @@ from placement_report import interval
 from torch import Tensor
 
 import neblina
+from neblina.bundle.files import CARD, read_json, write_card
 from neblina.core.atomic import write_file
 from neblina.data.holding import split
 from neblina.data.pictures import Pictures, Subset, to_float, to_uint8
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["codec", "names", "keywords", "unseen", "styles"])
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--json", type=Path, default=Path("emoji-quality.json"))
+    parser.add_argument("--card", action="store_true", help="write the figures into the model's neblina.json too")
     given = parser.parse_args()
     model = neblina.load(given.model, device="cpu")
     if given.guidance is not None:
@@ -227,6 +229,8 @@ def main() -> None:
         print(part, f"{time.perf_counter() - began:.0f} s", json.dumps(measured, indent=1), flush=True)
     text = json.dumps(measured, indent=2) + "\n"
     write_file(given.json, lambda aside: aside.write_text(text))
+    if given.card:
+        write_card(Path(given.model), {**read_json(Path(given.model) / CARD), "metrics": measured})
 
 
 if __name__ == "__main__":
