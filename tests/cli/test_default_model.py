@@ -20,7 +20,9 @@ def test_words_it_never_read_are_said(typed: Typed) -> None:
 
 def test_the_other_verbs_need_no_model_either(typed: Typed, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "white").save(tmp_path / "photo.png")
-    Image.new("L", (64, 64), 255).save(tmp_path / "mask.png")
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (16, 16, 48, 48))
+    mask.save(tmp_path / "mask.png")
     short = ("--steps", "2")
     assert "edit: 1 picture" in typed("edit", "photo.png", "red apple", *short)
     assert "inpaint: 1 picture" in typed("inpaint", "photo.png", "mask.png", "red apple", *short)
