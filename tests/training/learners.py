@@ -8,16 +8,24 @@ from typing import Any
 
 import torch
 
+from neblina.bundle.texts import Texts
 from neblina.codecs.kl import KLCodec
+from neblina.codecs.vq import VQCodec
 from neblina.data.pictures import InMemory
 from neblina.data.tokens import Stacked
+from neblina.encoders.families import STABLE_DIFFUSION
+from neblina.encoders.learning import learn_tokenizer, new_text_encoder
 from neblina.nets.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from neblina.nets.vq_autoencoder import VQAutoencoder, VQConfig
+from neblina.training.build_tokens import tokens_of
 from neblina.training.checkpoint import list_checkpoints
 from neblina.training.codec import train_codec
 from neblina.training.examples import divided
+from neblina.training.frozen import Reader
 from neblina.training.recipe import Recipe, build_recipe
 from neblina.training.run import train
 from neblina.training.text import train_text
+from neblina.training.text_tokens import train_text_tokens
 from neblina.training.tokens import train_tokens
 
 _TRAINING = {"images": 60 * 8, "batch": 8, "log_every": 7, "sample_every": 0, "checkpoint_every": 4}
@@ -65,6 +73,22 @@ _TEXT = {
     "network": {"channels": [8, 16], "groups": 4, "blocks": 1, "head_dim": 8, "attention": 4, "dropout": 0.1},
     "optimizer": {"decay": "cosine", "warmup": 5, "lr": 3e-3},
     "sampling": {"sampler": "ddim", "grid": "trailing", "steps": 4, "guidance": 2, "clip": None},
+}
+_OF_TRAINED = {**_TEXT, "text": {"encoder": "a model"}}
+_TEXT_TOKENS = {
+    "kind": "tokens",
+    "tokens": {
+        "codec": "a folder",
+        "text": "a model",
+        "steps": 10,
+        "evaluations": 2,
+        "layers": 1,
+        "width": 16,
+        "head": 8,
+        "dropout": 0.1,
+        "guidance": 2.0,
+    },
+    "optimizer": {"decay": "cosine", "warmup": 5, "lr": 3e-3},
 }
 _CODEC = {
     "kind": "codec",
@@ -139,6 +163,34 @@ def _text(recipe: Recipe, folder: Path, **settings: Any) -> Path:
     return train_text(recipe, pictures, folder, codec=gaussian_codec(), device="cpu", **settings)
 
 
+def reader(seed: int = 0) -> Reader:
+    """A text encoder that nobody trained, which some words make a tokenizer for."""
+    torch.manual_seed(seed)
+    tokenizer = learn_tokenizer(["red apple", "green boat", "blue cat", "grey thing"] * 3, 540, 12)
+    encoder = new_text_encoder(tokenizer, width=16, layers=1, heads=2)
+    written = {"text_encoder": ("transformers", "CLIPTextModel"), "tokenizer": ("transformers", "CLIPTokenizer")}
+    return Reader(Texts(STABLE_DIFFUSION, {"text_encoder": encoder}, {"text_encoder": "tokenizer"}, written))
+
+
+def codes_codec() -> VQCodec:
+    """An autoencoder of codes with random weights, of cells of two pixels."""
+    torch.manual_seed(0)
+    halves = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    config = {"block_out_channels": [8, 8], "norm_num_groups": 4, "num_vq_embeddings": 6, **halves}
+    return VQCodec(VQAutoencoder(VQConfig.from_dict(config)).eval().requires_grad_(False))
+
+
+def _of_trained(recipe: Recipe, folder: Path, **settings: Any) -> Path:
+    pictures, _ = divided(recipe, captioned())
+    return train_text(recipe, pictures, folder, codec=gaussian_codec(), reader=reader(), device="cpu", **settings)
+
+
+def _text_tokens(recipe: Recipe, folder: Path, **settings: Any) -> Path:
+    pictures, codec = captioned(), codes_codec()
+    rows = tokens_of(pictures, codec)
+    return train_text_tokens(recipe, pictures, rows, folder, codec=codec, reader=reader(), device="cpu", **settings)
+
+
 def _tokens(recipe: Recipe, folder: Path, **settings: Any) -> Path:
     return train_tokens(recipe, rows(), folder, device="cpu", **settings)
 
@@ -149,7 +201,9 @@ KINDS = {
     "text by a transformer": Kind(
         {**_TEXT, "network": {"kind": "dit", "layers": 1, "width": 16, "head_dim": 8, "dropout": 0.1}}, _text
     ),
+    "text by a trained encoder": Kind(_OF_TRAINED, _of_trained),
     "tokens": Kind(_TOKENS, _tokens),
+    "tokens of text": Kind(_TEXT_TOKENS, _text_tokens),
     # averages of a codebook, codes that are revived, and a rival from step 3 on
     "codec": Kind(
         {**_CODEC, "codec": {"entries": 64, "revive": 3}, "discriminator": {"layers": 1, "channels": 4, "start": 3}},

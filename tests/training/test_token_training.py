@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import neblina
-from neblina.bundle.codec import codec_digest, save_codec
+from neblina.bundle.codec import save_codec, weights_digest
 from neblina.bundle.files import CARD
 from neblina.codecs.levels import Levels
 from neblina.codecs.vq import VQCodec
@@ -227,7 +227,7 @@ def test_a_codec_of_the_same_size_that_made_other_codes_is_refused(tmp_path: Pat
     codec, other = _codec(0), _codec(1)
     recipe, rows = _recipe({"of": "codes"}), tokens_of(_pictures(), codec)
     folder = train_tokens(recipe, rows, tmp_path / "run", codec=codec, device="cpu")
-    mine, theirs = codec_digest(codec.net), codec_digest(other.net)
+    mine, theirs = weights_digest(codec.net), weights_digest(other.net)
     assert json.loads((folder / CARD).read_text())["codec_sha256"] == mine
     neblina.load_tokens(folder, device="cpu").save(tmp_path / "again")
     assert neblina.load_tokens(tmp_path / "again", device="cpu").bundle.codec_digest == mine
@@ -247,12 +247,12 @@ def test_a_codec_of_the_same_size_that_made_other_codes_is_refused(tmp_path: Pat
 
 def test_a_codec_s_digest_is_of_its_weights_and_not_of_how_they_lie() -> None:
     codec = _codec(0).net
-    before = codec_digest(codec)
+    before = weights_digest(codec)
     codec.channels_last()
-    assert codec_digest(codec) == before
+    assert weights_digest(codec) == before
     with torch.no_grad():
         codec.decoder.conv_out.bias[0] += 1e-6
-    assert codec_digest(codec) != before
+    assert weights_digest(codec) != before
 
 
 @pytest.mark.parametrize("name", [name for name in packaged() if load_recipe(name).kind == "tokens"])

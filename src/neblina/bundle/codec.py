@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from neblina.bundle.components import Opening, codec_of, read_component, write_component
 from neblina.bundle.files import CARD, FORMAT, read_json, refuse_strangers, write_card
@@ -89,7 +90,7 @@ def load_codec_bundle(folder: Path, opening: Opening | None = None) -> CodecBund
     )
 
 
-def codec_digest(net: VQAutoencoder | AutoencoderKL) -> str:
+def weights_digest(net: nn.Module) -> str:
     """SHA-256 of the weights by name, in float32, in hexadecimal: equal wherever they lie and whoever wrote them."""
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
@@ -108,7 +109,7 @@ def check_codec(net: VQAutoencoder, wanted: str | None, place: Path) -> None:
     Raises:
         CheckpointError: naming both by their digests.
     """
-    found = codec_digest(net) if wanted is not None else None
+    found = weights_digest(net) if wanted is not None else None
     if wanted != found:
         raise CheckpointError(
             f"{place} holds another codec ({str(found)[:12]}) than the one whose codes this model was trained on "

@@ -146,10 +146,10 @@ class TokenBundle:
         encoded = self.text.encode(prompts, negative, size=(0, 0), long=long)
         assert encoded.text is not None
         assert encoded.unsaid is not None
-        unsaid = _unit(encoded.unsaid.text)
+        unsaid = None if encoded.unsaid.text is None else unit(encoded.unsaid.text)
         if negative is None and self.null is not None and self.null.config.learnable:
             unsaid = self.null.embeddings.detach().expand(len(prompts), -1, -1)
-        return replace(encoded, text=_unit(encoded.text), unsaid=replace(encoded.unsaid, text=unsaid))
+        return replace(encoded, text=unit(encoded.text), unsaid=replace(encoded.unsaid, text=unsaid))
 
 
 def save_token_bundle(bundle: TokenBundle, folder: Path, filing: Filing | None = None) -> None:
@@ -295,5 +295,6 @@ def _scheduler_of(bundle: TokenBundle) -> dict[str, Any] | None:
     return given if alike else None
 
 
-def _unit(text: Tensor | None) -> Tensor | None:
-    return None if text is None else text / torch.linalg.vector_norm(text, dim=-1, keepdim=True)
+def unit(text: Tensor) -> Tensor:
+    """Vectors of a text as VQ-Diffusion reads them: each of length 1."""
+    return text / torch.linalg.vector_norm(text, dim=-1, keepdim=True)

@@ -52,6 +52,17 @@ class Caption:
             yield self.group
 
 
+def draw_captions(
+    captions: Sequence[Caption], styles: Sequence[str], hidden: float, generator: np.random.Generator
+) -> list[str]:
+    """One of the forms of each, with the words of its style; a share `hidden` of them is empty."""
+    texts = []
+    for caption, style in zip(captions, styles, strict=True):
+        said = caption.draw(generator, style)
+        texts.append("" if generator.random() < hidden else said)
+    return texts
+
+
 def captions_of(pictures: Pictures) -> list[Caption]:
     """What can be said of each picture.
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
@@ -53,7 +52,7 @@ def token_likelihood(
     denoiser: CategoricalDenoiser,
     rows: Rows,
     numbers: Sequence[int],
-    labels: Tensor | None,
+    condition: Condition,
     how: How,
     *,
     device: torch.device,
@@ -65,12 +64,12 @@ def token_likelihood(
         denoiser: the model.
         rows: what to measure on, of the model's shape.
         numbers: which of them.
-        labels: of the measured rows as the model numbers them, shape (len(numbers),), or None.
+        condition: of the measured rows, in their order; labels as the model numbers them.
         how: batch, steps, terms and seed; the steps are the process's or the network's own where none are given.
         device: where the network is.
         on_progress: told how many of this process's rows are done, with fractions, and how many it has.
     Raises:
-        SettingError: a setting out of range, or labels that do not fit.
+        SettingError: a setting out of range, or a condition that does not fit.
         Interrupted: on Ctrl-C before the first batch was done; later, what was done is returned.
     """
     process = denoiser.process
@@ -83,12 +82,12 @@ def token_likelihood(
     count = steps if how.terms is None else how.terms
     if not 1 <= count <= steps:
         raise SettingError(f"terms {count} is not 1 … {steps}, the bound's steps")
-    denoiser.check(Condition(labels))
+    denoiser.check(condition)
     bits = math.log(2) * math.prod(rows.shape)
 
     def of_batch(places: list[int], tell: Callable[[float], None]) -> Values:
         chosen = [numbers[place] for place in places]
-        plan = conditional(denoiser, Condition(None if labels is None else labels[places]))
+        plan = conditional(denoiser, condition.take(torch.tensor(places)))
         x0, noise = rows.read(chosen).to(device), SampleNoise(how.seed, chosen)
         with torch.no_grad():
             terms = bound_terms(process, plan, x0, steps, count, noise, lambda number: tell(number / count))

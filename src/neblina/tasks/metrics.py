@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neblina.codecs.fold import Fold
 from neblina.codecs.levels import Levels
+from neblina.core.conditions import Condition
 from neblina.core.errors import SettingError
 from neblina.core.registry import Registry
 from neblina.data.pictures import Pictures, Record
@@ -202,7 +203,7 @@ def token_nll(model: TokenModel, held: HeldRows, how: How, on_progress: OnProgre
         model.bundle.denoiser(),
         held.rows,
         held.numbers,
-        held.labels,
+        Condition(held.labels),
         replace(how, batch=min(how.batch, len(held.numbers))),
         device=model.device,
         on_progress=on_progress,

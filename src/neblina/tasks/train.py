@@ -22,10 +22,12 @@ from neblina.training.build_tokens import open_codec, tokens_of
 from neblina.training.classifier import train_classifier
 from neblina.training.codec import train_codec
 from neblina.training.examples import divided
+from neblina.training.frozen import Reader, open_reader
 from neblina.training.journal import read_log
 from neblina.training.recipe import Recipe, build_recipe, differences, load_recipe
 from neblina.training.run import Doing, OnReport, Report, train
 from neblina.training.text import check_text, train_text
+from neblina.training.text_tokens import train_text_tokens
 from neblina.training.tokens import train_tokens
 
 
@@ -44,18 +46,21 @@ def train_recipe(
     Raises:
         DataError: pictures that cannot be used, before anything is trained.
     """
+    reader = _reader(recipe)
     if recipe.kind == "tokens" and recipe.tokens.of == "letters":
         return _train_letters(recipe, folder, resume=resume, device=device, on_report=on_report)
     section = _staged(recipe)
     pictures, bad = open_recipe_pictures(recipe, skip_bad=skip_bad, on_read=on_read)
     for sentence in bad:
         _tell(on_report, recipe, f"{sentence} Left out.")
-    if section == "latents":
+    if _reads(recipe):
         pictures = _captioned(pictures, recipe, skip_bad=skip_bad, on_report=on_report)
     training, held = divided(recipe, pictures)
     if section is not None and getattr(recipe, section).codec is None:
-        recipe = _with_codec(recipe, section, training, held, folder, resume=resume, device=device, on_report=on_report)
-    return _train_on(recipe, training, held, folder, resume=resume, device=device, on_report=on_report)
+        recipe = _with_codec(
+            recipe, section, training, held, folder, reader, resume=resume, device=device, on_report=on_report
+        )
+    return _train_on(recipe, training, held, folder, reader, resume=resume, device=device, on_report=on_report)
 
 
 def _train_on(
@@ -63,17 +68,18 @@ def _train_on(
     training: Pictures,
     held: Pictures,
     folder: Path,
+    reader: Reader | None = None,
     *,
     resume: bool,
     device: str | None,
     on_report: OnReport | None,
 ) -> Path:
-    """Train one stage, with its codec where it stands on one."""
+    """Train one stage, with its codec and the reader of its captions where it stands on them."""
     trained: dict[str, Callable[..., Path]] = {
-        "denoiser": _train_latents if recipe.text.layers else train,
+        "denoiser": partial(_train_latents, reader=reader) if _reads(recipe) else train,
         "classifier": train_classifier,
         "codec": partial(train_codec, held=held),
-        "tokens": partial(_train_codes, held=held),
+        "tokens": partial(_train_codes, held=held, reader=reader),
     }
     model = trained[recipe.kind](recipe, training, folder, resume=resume, device=device, on_report=on_report)
     if is_main_process():
@@ -90,14 +96,34 @@ def _staged(recipe: Recipe) -> str | None:
     if recipe.kind == "tokens":
         return "tokens" if recipe.tokens.of == "codes" else None
     latents = recipe.latents.codec is not None or recipe.latents.codec_recipe is not None
-    if recipe.kind != "denoiser" or latents != (recipe.text.layers > 0):
-        if latents or recipe.text.layers:
+    text = recipe.text.layers > 0 or recipe.text.encoder is not None
+    if recipe.kind != "denoiser" or latents != text:
+        if latents or text:
             raise SettingError(
                 "a denoiser of latents (latents.codec or latents.codec_recipe) is trained with a text encoder "
-                "(text.layers > 0), and only such a one: give both or neither"
+                "(text.layers > 0, or text.encoder), and only such a one: give both or neither"
             )
         return None
     return "latents" if latents else None
+
+
+def _reads(recipe: Recipe) -> bool:
+    """Whether what is trained reads captions."""
+    latents = recipe.latents.codec is not None or recipe.latents.codec_recipe is not None
+    return recipe.tokens.text is not None or (recipe.kind == "denoiser" and latents)
+
+
+def _reader(recipe: Recipe) -> Reader | None:
+    """The text encoder that a recipe takes from another model, None where it takes none.
+
+    Raises:
+        SettingError: a model without one, or a recipe that has no use for one.
+        CheckpointError: it cannot be read.
+    """
+    if recipe.tokens.text is not None and (recipe.kind != "tokens" or recipe.tokens.of != "codes"):
+        raise SettingError("tokens.text is for models of codes (kind: tokens, tokens.of: codes): leave it out")
+    place = recipe.tokens.text if recipe.kind == "tokens" else recipe.text.encoder
+    return None if place is None else open_reader(place)
 
 
 def _captioned(pictures: Pictures, recipe: Recipe, *, skip_bad: bool, on_report: OnReport | None) -> Pictures:
@@ -130,7 +156,14 @@ def _tell(on_report: OnReport | None, recipe: Recipe, sentence: str) -> None:
 
 
 def _train_latents(
-    recipe: Recipe, pictures: Pictures, folder: Path, *, resume: bool, device: str | None, on_report: OnReport | None
+    recipe: Recipe,
+    pictures: Pictures,
+    folder: Path,
+    *,
+    reader: Reader | None,
+    resume: bool,
+    device: str | None,
+    on_report: OnReport | None,
 ) -> Path:
     def encoded(done: int, count: int) -> None:
         if on_report is not None:
@@ -138,7 +171,15 @@ def _train_latents(
 
     codec = open_latents(recipe)
     return train_text(
-        recipe, pictures, folder, codec=codec, resume=resume, device=device, on_read=encoded, on_report=on_report
+        recipe,
+        pictures,
+        folder,
+        codec=codec,
+        reader=reader,
+        resume=resume,
+        device=device,
+        on_read=encoded,
+        on_report=on_report,
     )
 
 
@@ -157,6 +198,7 @@ def _train_codes(
     folder: Path,
     *,
     held: Pictures,
+    reader: Reader | None,
     resume: bool,
     device: str | None,
     on_report: OnReport | None,
@@ -168,6 +210,19 @@ def _train_codes(
     codec = open_codec(recipe)
     rows = tokens_of(pictures, codec, encoded)
     kept = tokens_of(held, codec) if len(held) else None
+    if reader is not None:
+        return train_text_tokens(
+            recipe,
+            pictures,
+            rows,
+            folder,
+            codec=codec,
+            reader=reader,
+            held=None if kept is None else (held, kept),
+            resume=resume,
+            device=device,
+            on_report=on_report,
+        )
     return train_tokens(recipe, rows, folder, codec=codec, held=kept, resume=resume, device=device, on_report=on_report)
 
 
@@ -177,6 +232,7 @@ def _with_codec(
     training: Pictures,
     held: Pictures,
     folder: Path,
+    reader: Reader | None,
     *,
     resume: bool,
     device: str | None,
@@ -214,7 +270,7 @@ def _with_codec(
         if section == "latents":
             codec = wrapped(new_autoencoder(first, training))
             assert isinstance(codec, KLCodec)
-            check_text(recipe, training, codec)  # before the hours of the first stage, not after them
+            check_text(recipe, training, codec, reader)  # before the hours of the first stage, not after them
         model = _train_on(first, training, held, place, resume=resume, device=device, on_report=on_report)
     return recipe.model_copy(update={section: chosen.model_copy(update={"codec": str(model)})})
 

@@ -25,9 +25,10 @@ from neblina.nets.unet_condition_config import UNetConditionConfig
 from neblina.processes.grids import make_grid
 from neblina.processes.schedules import make_schedule
 from neblina.samplers import samplers
+from neblina.training.frozen import Reader
 from neblina.training.joint import JointNetwork
 from neblina.training.recipe import Recipe
-from neblina.training.unused import EVERY, Unused, refuse_unused
+from neblina.training.unused import EVERY, OF_ENCODER, Unused, refuse_unused
 
 _UNUSED: Unused = {
     "codec": EVERY,
@@ -42,20 +43,30 @@ _READER = ("text_encoder", "tokenizer")
 
 
 def new_text_model(
-    recipe: Recipe, pictures: Pictures, captions: Sequence[Caption], codec: KLCodec, size: tuple[int, int]
+    recipe: Recipe,
+    pictures: Pictures,
+    captions: Sequence[Caption],
+    codec: KLCodec,
+    size: tuple[int, int],
+    reader: Reader | None = None,
 ) -> Bundle:
-    """The untrained model that a recipe describes, network and text encoder as one, weights drawn from its seed.
+    """The untrained model that a recipe describes, weights drawn from its seed.
+
+    Its network and its text encoder are one, unless the encoder is there already.
 
     Args:
         pictures: that it is trained on.
         captions: of every picture, which the tokenizer is learned from.
         codec: between pictures and latents.
         size: (height, width) of the latents.
+        reader: of the captions, which stays as it is; None for a text encoder that is trained.
     Raises:
         SettingError: settings that mean nothing to it, an unknown name, or a network that does not fit the latents.
         DataError: captions that there is nothing to learn from.
     """
     refuse_unused(recipe, _UNUSED, "a model that reads text")
+    if reader is not None:
+        refuse_unused(recipe, {"text": OF_ENCODER}, "a model whose text encoder is trained already")
     schedule = make_schedule(recipe.process.schedule, **recipe.process.settings)
     check_end(recipe.process.parameterisation, recipe.process.clock, schedule)
     sampler = samplers[recipe.sampling.sampler]
@@ -65,17 +76,15 @@ def new_text_model(
             f"sampling.guidance {recipe.sampling.guidance:g} needs training.label_dropout > 0, so that the model "
             "learns the empty prompt; set it to 1"
         )
-    chosen = recipe.text
     said = [part for caption in captions for part in caption.everything()] + list(recipe.data.styles)
-    tokenizer = learn_tokenizer(said, chosen.tokens, chosen.window)
-    check_tokenizer(tokenizer, said)
     torch.manual_seed(recipe.training.seed % 2**63)
-    encoder = new_text_encoder(tokenizer, width=chosen.width, layers=chosen.layers, heads=chosen.heads)
+    texts = _new_texts(recipe, said) if reader is None else reader.texts
+    (encoder,) = texts.encoders.values()
+    check_tokenizer(encoder.tokenizer, said)
     name, build = _NETWORKS[recipe.network.kind]
-    net = build(recipe, codec.channels, size).eval()
-    written = {_READER[0]: ("transformers", "CLIPTextModel"), _READER[1]: ("transformers", "CLIPTokenizer")}
+    net = build(recipe, codec.channels, size, encoder.width).eval()
     return Bundle(
-        JointNetwork(net, encoder),
+        net if reader is not None else JointNetwork(net, encoder),
         schedule,
         recipe.process.parameterisation,
         recipe.process.clock,
@@ -87,7 +96,7 @@ def new_text_model(
         },
         pipeline=pipelines[name],
         own_codec=codec,
-        text=Texts(STABLE_DIFFUSION, {_READER[0]: encoder}, {_READER[0]: _READER[1]}, written),
+        text=texts,
         settings={"requires_safety_checker": False} if name == "StableDiffusionPipeline" else {},
         kept={part: Kept((None, None), None) for part in ("safety_checker", "feature_extractor")}
         if name == "StableDiffusionPipeline"
@@ -112,7 +121,16 @@ def open_latents(recipe: Recipe) -> KLCodec:
     return codec
 
 
-def _unet(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
+def _new_texts(recipe: Recipe, said: list[str]) -> Texts:
+    """An untrained text encoder, and a tokenizer that is learned from what the captions say."""
+    chosen, (name, words) = recipe.text, _READER
+    tokenizer = learn_tokenizer(said, chosen.tokens, chosen.window)
+    encoder = new_text_encoder(tokenizer, width=chosen.width, layers=chosen.layers, heads=chosen.heads)
+    written = {name: ("transformers", "CLIPTextModel"), words: ("transformers", "CLIPTokenizer")}
+    return Texts(STABLE_DIFFUSION, {name: encoder}, {name: words}, written)
+
+
+def _unet(recipe: Recipe, channels: int, size: tuple[int, int], text: int) -> Network:
     refuse_unused(recipe, {"network": ("fold", "layers", "width", "patch")}, "a U-Net that reads text")
     net = recipe.network
     levels = range(len(net.channels))
@@ -133,7 +151,7 @@ def _unet(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
             block_out_channels=net.channels,
             layers_per_block=net.blocks,
             dropout=net.dropout,
-            cross_attention_dim=recipe.text.width,
+            cross_attention_dim=text,
             attention_head_dim=heads,
             norm_num_groups=net.groups,
             use_linear_projection=True,
@@ -142,7 +160,7 @@ def _unet(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
     )
 
 
-def _dit(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
+def _dit(recipe: Recipe, channels: int, size: tuple[int, int], text: int) -> Network:
     unused = {"network": ("channels", "attention", "blocks", "groups", "fold", "scale_shift")}
     refuse_unused(recipe, unused, "a transformer that reads text")
     net = recipe.network
@@ -163,7 +181,7 @@ def _dit(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
             num_layers=net.layers,
             dropout=net.dropout,
             cross_attention_dim=net.width,
-            caption_channels=recipe.text.width,
+            caption_channels=text,
             sample_size=size[0],
             patch_size=net.patch,
             use_additional_conditions=False,
@@ -171,7 +189,7 @@ def _dit(recipe: Recipe, channels: int, size: tuple[int, int]) -> Network:
     )
 
 
-_NETWORKS: dict[str, tuple[str, Callable[[Recipe, int, tuple[int, int]], Network]]] = {
+_NETWORKS: dict[str, tuple[str, Callable[[Recipe, int, tuple[int, int], int], Network]]] = {
     "unet": ("StableDiffusionPipeline", _unet),
     "dit": ("TextDiTPipeline", _dit),
 }

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neblina.bundle.codec import codec_digest
+from neblina.bundle.codec import weights_digest
 from neblina.codecs.kl import KLCodec
 from neblina.core.atomic import write_file
 from neblina.core.errors import SettingError
@@ -108,7 +108,7 @@ def _keep(latents: Tensor, place: Path) -> None:
 
 
 def _digest(pictures: Pictures, distinct: Sequence[int], codec: KLCodec) -> str:
-    found = hashlib.sha256(f"{codec_digest(codec.net)} {codec.net.config.to_dict()} {pictures.shape}".encode())
+    found = hashlib.sha256(f"{weights_digest(codec.net)} {codec.net.config.to_dict()} {pictures.shape}".encode())
     for start in range(0, len(distinct), _AT_ONCE):
         found.update(pictures.read(distinct[start : start + _AT_ONCE]).numpy().tobytes())
     return found.hexdigest()[:32]

@@ -6,7 +6,7 @@ from neblina.core.errors import SettingError
 from neblina.data.tokens import Rows
 from neblina.nets.network import TokenNetwork
 from neblina.nets.pixel_unet import READ, PixelUNet, PixelUNetConfig, said
-from neblina.nets.token_config import SequenceTransformerConfig
+from neblina.nets.token_config import SequenceTransformerConfig, TokenTransformerConfig
 from neblina.nets.token_transformer import TokenTransformer
 from neblina.nets.unet import UNetConfig
 from neblina.training.recipe import Network, Recipe
@@ -40,14 +40,17 @@ def unet_config(net: Network, size: tuple[int, int], *, read: int, made: int, la
     )
 
 
-def new_token_network(recipe: Recipe, rows: Rows, labels: int) -> TokenNetwork:
+def new_token_network(recipe: Recipe, rows: Rows, labels: int, text: int | None = None) -> TokenNetwork:
     """The network that denoises tokens.
 
     Args:
         labels: as of `unet_config`.
+        text: width of the vectors of a text that it reads, None for one that reads none.
     Raises:
         SettingError: settings that mean nothing to it, or that do not fit the rows.
     """
+    if text is not None:
+        return _reader(recipe, rows, text).eval()
     return _NETWORKS[recipe.tokens.net](recipe, rows, labels).eval()
 
 
@@ -64,6 +67,29 @@ def _transformer(recipe: Recipe, rows: Rows, labels: int) -> TokenNetwork:
             dropout=chosen.dropout,
             num_embeds_ada_norm=chosen.steps,
             num_class_embeds=labels or None,
+        )
+    )
+
+
+def _reader(recipe: Recipe, rows: Rows, text: int) -> TokenNetwork:
+    """VQ-Diffusion's transformer, as diffusers has it."""
+    refuse_unused(recipe, {"network": EVERY, "tokens": ("says", "net")}, "a transformer over tokens that reads text")
+    chosen, (height, width) = recipe.tokens, rows.shape
+    if height != width:
+        raise SettingError(
+            f"a model of codes that reads text makes squares, and these are {height}x{width} codes: set data.resolution"
+        )
+    return TokenTransformer(
+        TokenTransformerConfig(
+            num_vector_embeds=rows.classes + 1,
+            sample_size=height,
+            num_attention_heads=chosen.width // chosen.head,
+            attention_head_dim=chosen.head,
+            num_layers=chosen.layers,
+            dropout=chosen.dropout,
+            cross_attention_dim=text,
+            attention_bias=True,
+            num_embeds_ada_norm=chosen.steps,
         )
     )
 

@@ -103,6 +103,8 @@ class Latents(Section):
 class Text(Section):
     """A text encoder that is trained together with a denoiser of latents: CLIP's architecture, from random weights."""
 
+    encoder: str | None = None
+    "folder or name of a trained model whose text encoder is taken and left as it is, in place of one that is trained"
     layers: Annotated[int, Field(ge=0)] = 0
     "blocks; 0 for a model that reads no text"
     width: Positive = 192
@@ -261,12 +263,14 @@ class Tokens(Section):
     "recipe of a codec that is trained first, into the run's folder, where no codec is given"
     levels: Annotated[int, Field(ge=2, le=256)] = 256
     "of grey, for levels; 2 is black and white"
+    text: str | None = None
+    "folder or name of a trained model whose text encoder reads the captions of pictures of codes and is left as it is"
     length: Positive = 128
     "letters of a passage, for letters"
     kernel: str = "mask-and-replace"
     "how tokens are corrupted"
     settings: dict[str, int | float | str] = {}
-    "of the kernel, such as schedule or masked"
+    "of the kernel, such as schedule or masked; with none, a model that reads text has VQ-Diffusion's own schedule"
     steps: Positive = 100
     "of the process that the network is told and the bound is over"
     auxiliary: Annotated[float, Field(ge=0)] = 0.01

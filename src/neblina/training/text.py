@@ -14,24 +14,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.folder import save_bundle
 from neblina.codecs.kl import KLCodec
 from neblina.core.conditions import Condition
-from neblina.data.captions import Caption, captions_of
+from neblina.data.captions import Caption, captions_of, draw_captions
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures
 from neblina.data.styles import PLAIN, Styled, unstyled
 from neblina.training.build_text import new_text_model
 from neblina.training.encoded import Encoded, OnRead, encoded, latent_size
 from neblina.training.examples import Batch, Examples, noised, step_seed
+from neblina.training.frozen import Reader
 from neblina.training.joint import parted, reading, windows
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, run
 from neblina.training.trainer import Trainer
 
-_COLUMNS = 10  # prompts on a sample sheet where the recipe names none
+COLUMNS = 10  # prompts on a sample sheet where the recipe names none
 
 
 def train_text(
@@ -40,6 +42,7 @@ def train_text(
     folder: Path,
     *,
     codec: KLCodec,
+    reader: Reader | None = None,
     resume: bool = False,
     device: str | None = None,
     on_read: OnRead | None = None,
@@ -49,6 +52,7 @@ def train_text(
 
     Args:
         codec: between pictures and latents.
+        reader: of the captions, which stays as it is; None for a text encoder that is trained too.
         on_read: told how many pictures are encoded, of how many.
     Returns:
         The model's folder, which diffusers opens as a StableDiffusionPipeline.
@@ -58,23 +62,24 @@ def train_text(
     """
 
     def build() -> Trainer:
-        check_text(recipe, pictures, codec)
+        check_text(recipe, pictures, codec, reader)
         latents = encoded(pictures, codec, folder / "latents", on_read)
-        return TextTrainer(recipe, latents, codec, device=device)
+        return TextTrainer(recipe, latents, codec, reader, device=device)
 
     return run(build, recipe, folder, resume=resume, on_report=on_report)
 
 
-def check_text(recipe: Recipe, pictures: Pictures, codec: KLCodec) -> None:
+def check_text(recipe: Recipe, pictures: Pictures, codec: KLCodec, reader: Reader | None) -> None:
     """Refuse what no denoiser that reads text can be trained of, before anything that takes long.
 
     Args:
         codec: with weights of any kind.
+        reader: as of `train_text`.
     Raises:
         DataError: pictures without captions, or captions that there is nothing to learn from.
         SettingError: as `new_text_model`, or pictures that the codec does not read.
     """
-    new_text_model(recipe, pictures, captions_of(unstyled(pictures)), codec, latent_size(pictures, codec))
+    new_text_model(recipe, pictures, captions_of(unstyled(pictures)), codec, latent_size(pictures, codec), reader)
 
 
 def digest_of(captions: list[Caption]) -> str:
@@ -83,24 +88,36 @@ def digest_of(captions: list[Caption]) -> str:
 
 
 class TextTrainer(Trainer):
-    """A run in progress of a denoiser and its text encoder."""
+    """A run in progress of a denoiser and its text encoder, or of a denoiser alone where that is another model's."""
 
-    def __init__(self, recipe: Recipe, latents: Encoded, codec: KLCodec, *, device: str | None = None) -> None:
-        self.latents, self.codec = latents, codec
+    def __init__(
+        self,
+        recipe: Recipe,
+        latents: Encoded,
+        codec: KLCodec,
+        reader: Reader | None = None,
+        *,
+        device: str | None = None,
+    ) -> None:
+        self.latents, self.codec, self.reader = latents, codec, reader
         self.captions = captions_of(unstyled(latents.pictures))
         super().__init__(recipe, latents.pictures, device=device)
-        self.prompts = recipe.text.prompts or tuple(one.name for one in self.captions[:_COLUMNS])
+        self.prompts = recipe.text.prompts or tuple(one.name for one in self.captions[:COLUMNS])
         self.columns = len(self.prompts)
 
     def new_bundle(self) -> Bundle:
-        """The untrained model, its network and its text encoder as one."""
+        """The untrained model, its network and its text encoder as one where both are trained."""
         height, width = self.latents.latents.shape[-2:]
-        bundle = new_text_model(self.recipe, self.pictures, self.captions, self.codec, (height, width))
+        bundle = new_text_model(self.recipe, self.pictures, self.captions, self.codec, (height, width), self.reader)
         assert bundle.text is not None
         (encoder,) = bundle.text.encoders.values()
         self.tokenizer, self.window = encoder.tokenizer, encoder.window
-        self.empty = windows(self.tokenizer, [""], self.window)[0]
+        self.empty = self.read([""])[0]
         return bundle
+
+    def read(self, texts: list[str]) -> Tensor:
+        """What the network that is trained reads of texts: tokens, or the vectors of an encoder that is not trained."""
+        return windows(self.tokenizer, texts, self.window) if self.reader is None else self.reader.read(texts)
 
     def save(self, folder: Path) -> None:
         """Write the model, with the averaged weights.
@@ -108,32 +125,31 @@ class TextTrainer(Trainer):
         Raises:
             StorageError: the disk is full or refuses.
         """
-        save_bundle(parted(self.bundle, self.ema.net), folder)
+        own = replace(self.bundle, net=self.ema.net)
+        save_bundle(own if self.reader is not None else parted(self.bundle, self.ema.net), folder)
 
     def shown(self, count: int) -> Condition:
         """The prompts of a sample sheet, a column each."""
-        tokens = windows(self.tokenizer, list(self.prompts), self.window)
-        return reading(tokens.repeat(-(-count // len(tokens)), 1)[:count], self.empty)
+        texts = self.read([self.prompts[number % self.columns] for number in range(count)])
+        return reading(texts, self.empty)
 
     def _setting(self) -> dict[str, Any]:
-        return {**super()._setting(), "latents": self.latents.digest, "captions": digest_of(self.captions)}
+        own = {} if self.reader is None else {"the text encoder": self.reader.digest}
+        return {**super()._setting(), "latents": self.latents.digest, "captions": digest_of(self.captions), **own}
 
     def _read(self, step: int) -> Batch:
-        """Latents, and a caption of each as tokens."""
+        """Latents, and a caption of each as it is read."""
         share = self.recipe.training.batch // self.accelerator.num_processes
         first = step * self.recipe.training.batch + self.process * share
         numbers = batch_numbers(self.recipe.training.seed, len(self.pictures), first, share)
         generator = np.random.Generator(np.random.Philox(key=step_seed(self.recipe, step, self.process)))
-        texts = [self._caption(number, generator) for number in numbers]
-        return self.latents.read(numbers), windows(self.tokenizer, texts, self.window)
-
-    def _caption(self, number: int, generator: np.random.Generator) -> str:
-        style = self.pictures.style(number) if isinstance(self.pictures, Styled) else PLAIN
-        caption = self.captions[number % len(self.captions)].draw(generator, style)
-        return "" if generator.random() < self.recipe.training.label_dropout else caption
+        captions = [self.captions[number % len(self.captions)] for number in numbers]
+        styles = [self.pictures.style(number) if isinstance(self.pictures, Styled) else PLAIN for number in numbers]
+        texts = draw_captions(captions, styles, self.recipe.training.label_dropout, generator)
+        return self.latents.read(numbers), self.read(texts)
 
     def _draw(self, step: int, batch: Batch) -> Examples:
-        latents, tokens = batch
+        latents, text = batch
         generator = torch.Generator().manual_seed(step_seed(self.recipe, step, self.process))
         seen = noised(self.recipe, self.bundle.schedule, latents, None, generator, self.importance)
-        return replace(seen, text=tokens)
+        return replace(seen, text=text)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neblina.bundle.tokens import save_token_bundle
+from neblina.bundle.tokens import TokenBundle, save_token_bundle
 from neblina.core.conditions import NULL_LABEL, Condition
 from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError
@@ -74,10 +74,7 @@ def train_tokens(
         SettingError: a recipe that does not fit the rows, or not the run that is there.
         DivergenceError, StorageError, Interrupted: as in `training.run.train`.
     """
-    if world_size() > 1:
-        raise SettingError("a model of tokens is trained by one process; start it without torchrun")
-    if recipe.training.precision == "fp16":
-        raise SettingError("a model of tokens is trained in fp32 or bf16, not fp16")
+    check_alone(recipe)
     return run(
         lambda: TokenLearner(recipe, rows, codec, held, device=device),
         recipe,
@@ -85,6 +82,18 @@ def train_tokens(
         resume=resume,
         on_report=on_report,
     )
+
+
+def check_alone(recipe: Recipe) -> None:
+    """Refuse what models of tokens are not trained in.
+
+    Raises:
+        SettingError: several processes, or half precision.
+    """
+    if world_size() > 1:
+        raise SettingError("a model of tokens is trained by one process; start it without torchrun")
+    if recipe.training.precision == "fp16":
+        raise SettingError("a model of tokens is trained in fp32 or bf16, not fp16")
 
 
 class TokenLearner(Learner):
@@ -103,7 +112,7 @@ class TokenLearner(Learner):
             raise SettingError("there is nothing to train on")
         self.recipe, self.rows, self.held = recipe, rows, held
         self.device = pick_device(device)
-        self.bundle = new_token_model(recipe, rows, codec)
+        self.bundle = self.new_bundle(codec)
         self.process = DiscreteProcess(self.bundle.kernel)
         self.net = self.bundle.net.to(self.device).train()
         self.ema = Ema(self.net, recipe.training.ema)
@@ -115,6 +124,10 @@ class TokenLearner(Learner):
         self.sums = {"loss": 0.0, "bits": 0.0, "cross_entropy": 0.0}
         self.summed = 0
         self.norm = 0.0
+
+    def new_bundle(self, codec: TokenCodec | None) -> TokenBundle:
+        """The untrained model."""
+        return new_token_model(self.recipe, self.rows, codec)
 
     def advance(self) -> None:
         """One optimiser step.
@@ -133,7 +146,7 @@ class TokenLearner(Learner):
         t = step_time(places, chosen.steps) if drawn is None else drawn.t
         s = (t * chosen.steps - 1).round() / chosen.steps
         uniform = torch.rand(x0.shape, dtype=torch.float64, generator=generator)
-        condition = Condition(self._labels(numbers, generator))
+        condition = self.condition(numbers, generator)
         x = self.process.diffuse(x0, uniform, t).to(self.device)
         x0 = x0.to(self.device)
         with self.autocast:
@@ -229,13 +242,14 @@ class TokenLearner(Learner):
 
     def _measured(self) -> TokenLikelihood:
         """The bound, from some of its steps, of some rows that were held out, or else trained on."""
-        rows, steps = self.held if self.held is not None else self.rows, self.recipe.tokens.steps
+        steps = self.recipe.tokens.steps
+        rows = self.rows if self.held is None else self.held
         numbers = batch_numbers(self.recipe.training.seed, len(rows), 0, min(len(rows), _MEASURED))
         return token_likelihood(
             replace(self.denoiser, net=self.ema.net),
             rows,
             numbers,
-            rows.labels[numbers] if rows.labels is not None and self.bundle.label_names else None,
+            self.said(numbers),
             How(batch=_AT_ONCE, steps=steps, terms=min(_TERMS, steps)),
             device=self.device,
             on_progress=lambda done, count: self.tell("measuring the likelihood", int(done), count),
@@ -243,25 +257,35 @@ class TokenLearner(Learner):
 
     @torch.no_grad()
     def _sampled(self, count: int) -> Tensor:
-        classes, sampling = len(self.bundle.label_names), self.bundle.sampling
-        labels = torch.arange(count) % min(classes, self.columns) if classes else None
+        sampling = self.bundle.sampling
         return generate_tokens(
             replace(self.denoiser, net=self.ema.net),
             self.bundle.shape,
             range(count),
-            condition=Condition(labels),
+            condition=self.shown(count),
             sampler=sampling.sampler,
             steps=sampling.steps,
             guidance=sampling.guidance,
             device=self.device,
         )
 
-    def _labels(self, numbers: list[int], generator: torch.Generator) -> Tensor | None:
+    def condition(self, numbers: list[int], generator: torch.Generator) -> Condition:
+        """What the network is told of rows that it is trained on, a share of it hidden."""
         if self.rows.labels is None or not self.bundle.label_names:
-            return None
+            return Condition()
         labels = self.rows.labels[numbers]
         hidden = torch.rand(len(labels), generator=generator) < self.recipe.training.label_dropout
-        return labels.masked_fill(hidden, NULL_LABEL)
+        return Condition(labels.masked_fill(hidden, NULL_LABEL))
+
+    def said(self, numbers: list[int]) -> Condition:
+        """What it is told of rows that its likelihood is measured on: held-out ones, where there are any."""
+        labels = (self.rows if self.held is None else self.held).labels
+        return Condition(labels[numbers] if labels is not None and self.bundle.label_names else None)
+
+    def shown(self, count: int) -> Condition:
+        """What the samples of a sheet are of, a column each."""
+        classes = len(self.bundle.label_names)
+        return Condition(torch.arange(count) % min(classes, self.columns) if classes else None)
 
     def _setting(self) -> dict[str, object]:
         """What else the course of a run depends on."""
