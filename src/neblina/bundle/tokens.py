@@ -297,4 +297,5 @@ def _scheduler_of(bundle: TokenBundle) -> dict[str, Any] | None:
 
 def unit(text: Tensor) -> Tensor:
     """Vectors of a text as VQ-Diffusion reads them: each of length 1."""
-    return text / torch.linalg.vector_norm(text, dim=-1, keepdim=True)
+    lengths: Tensor = torch.linalg.vector_norm(text, dim=-1, keepdim=True)
+    return text / lengths
