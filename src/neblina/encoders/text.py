@@ -78,7 +78,7 @@ class TextEncoder:
         """Write both folders as diffusers and transformers, old and new, open them."""
         folder.mkdir(parents=True, exist_ok=True)
         stored = str(next(self.net.parameters()).dtype).removeprefix("torch.")
-        # transformers casts to it, and leaves half precision without a word of it, where diffusers makes all else float32
+        # transformers casts to it; without a word of it half precision stays so, beside diffusers' float32
         dtypes = {key: stored for key in ("dtype", "torch_dtype") if key in self.config} or {"dtype": "float32"}
         (folder / "config.json").write_text(json.dumps({**self.config, **dtypes}, indent=2) + "\n")
         named = {
