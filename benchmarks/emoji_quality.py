@@ -1,4 +1,4 @@
-"""What the packaged model `emoji-64` can do: names, keywords, people it never saw in a tone, styles, styles in places.
+"""What a model of the recipe `emoji` can do: names, keywords, people it never saw in a tone, styles, styles in places.
 
     python benchmarks/emoji_quality.py MODEL noto-emoji-64.zip --out docs/images
 

@@ -1,33 +1,9 @@
-"""Commands without a model make pictures with the one of the package."""
-
-from pathlib import Path
+"""Commands whose model is left out say what is missing."""
 
 import pytest
-from PIL import Image
 from typed import Typed
 
-
-def test_words_are_all_that_generate_needs(typed: Typed, tmp_path: Path) -> None:
-    said = typed("generate", "red apple", "--steps", "2")
-    assert "generate: 1 picture" in said
-    with Image.open(tmp_path / "generated" / "0-00000.png") as picture:
-        assert picture.size == (64, 64)
-
-
-def test_words_it_never_read_are_said(typed: Typed) -> None:
-    assert "knows none of the words of 'qwxyz'" in " ".join(typed("generate", "qwxyz", "--steps", "2").split())
-
-
-def test_the_other_verbs_need_no_model_either(typed: Typed, tmp_path: Path) -> None:
-    Image.new("RGB", (64, 64), "white").save(tmp_path / "photo.png")
-    mask = Image.new("L", (64, 64), 0)
-    mask.paste(255, (16, 16, 48, 48))
-    mask.save(tmp_path / "mask.png")
-    short = ("--steps", "2")
-    assert "edit: 1 picture" in typed("edit", "photo.png", "red apple", *short)
-    assert "inpaint: 1 picture" in typed("inpaint", "photo.png", "mask.png", "red apple", *short)
-    assert "panorama: 1 picture" in typed("panorama", "red apple", "pizza", "--size", "128x64", *short)
-    assert "compose: 1 picture" in typed("compose", "snacks", *short)
+from neblina.bundle.sources import DEFAULT, packaged
 
 
 @pytest.mark.parametrize(
@@ -37,8 +13,15 @@ def test_the_other_verbs_need_no_model_either(typed: Typed, tmp_path: Path) -> N
         (("edit", "nothing.png", "red apple"), "nothing.png"),
         (("inpaint",), "2 pictures are needed"),
         (("compose",), "a scene is needed"),
-        (("generate", "red apple", "--label", "3"), "is conditioned on text, not on labels"),
     ],
 )
 def test_what_is_missing_is_said(words: tuple[str, ...], sentence: str, refused: Typed) -> None:
     assert sentence in " ".join(refused(*words).split())
+
+
+@pytest.mark.skipif(DEFAULT in packaged(), reason="this package carries a model")
+@pytest.mark.parametrize(
+    "words", [("generate", "red apple"), ("compose", "snacks"), ("panorama", "red apple", "--size", "128x64")]
+)
+def test_a_package_without_a_model_asks_for_one(words: tuple[str, ...], refused: Typed) -> None:
+    assert "no model is named, and this version carries none" in " ".join(refused(*words).split())

@@ -34,7 +34,7 @@ def compose(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
+        A model's folder or file, or its name on the hub; left out, the one that the package carries, if any.
     scene
         A YAML file that says what is where, or a scene of this program: living_room, depth_of_field, two_styles.
     share
@@ -60,7 +60,7 @@ def compose(
     if scene is None:
         model, scene = None, model
     if scene is None:
-        raise SettingError("a scene is needed: a YAML file, or one of the package such as emoji_picnic")
+        raise SettingError("a scene is needed: a YAML file, or one of the package such as snacks")
     from neblina.bundle.sources import DEFAULT
     from neblina.tasks.scenes import read_scene
 
