@@ -10,7 +10,6 @@ from neblina.bundle.sources import DEFAULT, packaged
     ("words", "sentence"),
     [
         (("generate", "runs/nothing/model"), "is not there"),
-        (("edit", "nothing.png", "red apple"), "nothing.png"),
         (("inpaint",), "2 pictures are needed"),
         (("compose",), "a scene is needed"),
     ],
