@@ -37,7 +37,8 @@ def pairs(part: Pictures) -> set[tuple[str, str]]:
 
 def test_equal_pictures_are_on_one_side() -> None:
     pixels = (torch.arange(40) // 2).to(torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2).contiguous()  # in twos
-    training, held = split(InMemory(pixels), 0.2, seed=1)
+    named = tuple({"text": str(number)} for number in range(40))
+    training, held = split(InMemory(pixels, records=named), 0.2, seed=1)
     seen = {int(one) for one in training.read(range(len(training)))[:, 0, 0, 0]}
     kept = {int(one) for one in held.read(range(len(held)))[:, 0, 0, 0]}
     assert kept
@@ -78,7 +79,7 @@ def test_combinations_are_held_out_beside_a_share() -> None:
 
 
 def test_a_share_that_leaves_nothing_is_refused() -> None:
-    equal = InMemory(torch.zeros(4, 1, 2, 2, dtype=torch.uint8))
+    equal = InMemory(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), records=({"text": "one"},) * 4)
     with pytest.raises(DataError, match="nothing is left to train on"):
         split(equal, 0.5, seed=0)
     with pytest.raises(DataError, match="without any"):

@@ -67,7 +67,7 @@ def test_every_packaged_scene_is_read_and_every_element_is_somewhere(name: str) 
     assert all(
         one.mask.shape == scene.size and one.mask.max() == 1 and one.mask.mean() > 0.05 for one in scene.elements
     )
-    assert packaged("scenes").keys() == {"living_room", "depth_of_field", "two_styles"}
+    assert packaged("scenes").keys() == {"living_room", "depth_of_field", "two_styles", "snacks"}
 
 
 def test_the_manual_shows_the_living_room_as_it_is() -> None:

@@ -258,6 +258,8 @@ def test_a_codec_s_digest_is_of_its_weights_and_not_of_how_they_lie() -> None:
 @pytest.mark.parametrize("name", [name for name in packaged() if load_recipe(name).kind == "tokens"])
 def test_every_packaged_recipe_of_tokens_builds_its_model(name: str) -> None:
     recipe = load_recipe(name)
+    if recipe.tokens.text is not None:
+        return  # tests/training/test_text_tokens.py
     side = recipe.data.resolution if recipe.tokens.of == "levels" else 7
     shape = {"letters": (recipe.tokens.length,)}.get(name, (side, side))
     classes = recipe.tokens.levels if recipe.tokens.of == "levels" else 20

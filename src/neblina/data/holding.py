@@ -1,6 +1,6 @@
 """What is kept out of training: a share of the pictures, and combinations of two facts that are each seen alone.
 
-No picture is on both sides: equal ones, pixel for pixel, stay together whatever they are called.
+Pictures with metadata may be there several times under several names: equal ones, pixel for pixel, stay on one side.
 """
 
 import hashlib
@@ -34,8 +34,11 @@ def split(
     held = set(order[: round(len(pictures) * holdout)])
     if holdout and not 0 < len(held) < len(pictures):
         raise DataError(f"holding out {holdout:g} of {len(pictures)} pictures leaves training or testing without any")
-    digests = _digests(pictures)
-    held = _with_twins(held, digests)
+    if pictures.records is None and apart is None:
+        digests: list[bytes] = []
+    else:
+        digests = _digests(pictures)
+        held = _with_twins(held, digests)
     if apart is not None:
         held |= _combinations(pictures, apart, count, order, held, digests)
     if len(held) == len(pictures):

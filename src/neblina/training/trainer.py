@@ -40,7 +40,6 @@ from neblina.training.recipe import Recipe
 from neblina.training.same import check_same_run, setting_of
 
 LEVELS = 5  # equal intervals of time that the loss is logged in
-_LEVELS = "loss_by_level"  # what a checkpoint calls them
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -186,6 +185,7 @@ class Trainer(Learner):
             "setting": self._setting(),
             "loss_sum": float(self.loss_sum),
             "summed": self.summed,
+            "levels": self.levels.tolist(),
             "scaler": self.scaler.state_dict(),
         }
 
@@ -193,7 +193,7 @@ class Trainer(Learner):
         """What a checkpoint stores as tensors beside weights, averages and optimiser."""
         times = {} if self.importance is None else self.importance.state()
         averages = {} if self.averages is None else self.averages.state()
-        return {_LEVELS: self.levels, **times, **averages}
+        return {**times, **averages}
 
     def stored(self) -> Stored:
         """Its state, for a checkpoint."""
@@ -245,8 +245,8 @@ class Trainer(Learner):
         load_moments(self.optimizer, checkpoint.optimizer)
         self.loss_sum.fill_(checkpoint.progress["loss_sum"])
         self.summed = checkpoint.progress["summed"]
-        if _LEVELS in checkpoint.state:  # checkpoints of before they were kept have none
-            self.levels.copy_(checkpoint.state[_LEVELS])
+        if "levels" in checkpoint.progress:  # checkpoints of before they were kept have none
+            self.levels.copy_(torch.tensor(checkpoint.progress["levels"]))
         if checkpoint.progress["scaler"]:
             self.scaler.load_state_dict(checkpoint.progress["scaler"])
         if self.importance is not None:
