@@ -94,8 +94,8 @@ def of_latents(given: argparse.Namespace, training: Pictures, reader: Reader) ->
         "network": {"channels": [48, 96, 96], "groups": 8},
         "training": {"sample_every": 0},
     }
-    recipe, kept = load_recipe("emoji", changes), given.runs / "kept"
-    latents = encoded(training, codec, kept)
+    recipe = load_recipe("emoji", changes)
+    latents = encoded(training, codec, given.runs / "latents" / "latents")  # where its training looks for them
     return Side(
         recipe,
         lambda changed: TextTrainer(changed, latents, codec, reader, device="cpu"),

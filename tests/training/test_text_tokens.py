@@ -22,7 +22,7 @@ from neblina.encoders.prompts import PromptCut
 from neblina.guidance.affine import classifier_free
 from neblina.tasks.token_model import TokenModel
 from neblina.tasks.train import train_recipe
-from neblina.training.build_tokens import tokens_of
+from neblina.training.build_tokens import new_text_token_model, new_token_model, tokens_of
 from neblina.training.checkpoint import newest_checkpoint
 from neblina.training.encoded import encoded
 from neblina.training.frozen import open_reader
@@ -227,3 +227,8 @@ def test_the_packaged_recipe_holds_together() -> None:
     assert codec.codec.latents == "codes"
     shared = {"source", "resolution", "channels", "holdout", "apart"}
     assert recipe.data.model_dump(include=shared) == of_latents.data.model_dump(include=shared)
+    rows = Stacked(torch.zeros(4, 8, 8, dtype=torch.int64), 512)
+    bundle = new_text_token_model(recipe, rows, None, reader())
+    assert bundle.denoiser().wants.text == 16
+    with pytest.raises(SettingError, match=r"tokens\.text"):
+        new_token_model(recipe, rows, None)

@@ -131,7 +131,7 @@ def new_token_model(recipe: Recipe, rows: Rows, codec: TokenCodec | None) -> Tok
     Raises:
         SettingError: settings that mean nothing to it, an unknown name, or a number out of range.
     """
-    return _new_bundle(recipe, rows, codec, _UNUSED, text=None)
+    return _new_bundle(recipe, rows, codec, {**_UNUSED, "tokens": ("text",)}, text=None)
 
 
 def _new_bundle(
