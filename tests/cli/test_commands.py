@@ -89,7 +89,7 @@ def test_settings_given_on_the_command_line_reach_the_recipe(tmp_path: Path, typ
         (["train", "digits", "--process.schedule", "cosin", "--out", "x"], "Did you mean cosine"),
         (["train", "digits", "--device", "tpu0", "--out", "x"], "tpu0"),
         (["train", "."], "holds no pictures"),
-        (["generate", "nothing/there"], "is not there"),
+        (["generate", "runs/nothing/there"], "is not there"),
         (["info", "."], "is missing"),
     ],
 )
