@@ -8,7 +8,6 @@ everything imported. Memory is the most that was resident, pages of mapped files
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -53,13 +52,15 @@ WAYS: dict[str, Callable[[Path, Path, str], Any]] = {
 
 def alone(way: str, folder: Path, file: Path, dtype: str) -> None:
     """Print the seconds of both openings and the gigabytes of one, in this process."""
+    from neblina.core.memory import peak_memory  # brings torch along
+
     took = []
     held = 0.0
     for _ in range(2):
         began = time.perf_counter()
         WAYS[way](folder, file, dtype)
         took.append(time.perf_counter() - began)
-        held = held or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        held = held or peak_memory() / 1e9
     print(f"{took[0]:.2f} | {took[1]:.2f} | {held:.2f}")
 
 

@@ -14,7 +14,6 @@ with the interpreter and all imports, or on a GPU the most that was allocated.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,8 @@ import torch
 from peers import machine
 from sd_model import TEXT, model_folder
 from torch import Tensor
+
+from neblina.core.memory import peak_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -116,20 +117,13 @@ def measure(folder: Path, dtype: str, asked: argparse.Namespace) -> list[str]:
     return notes
 
 
-def most(device: str) -> float:
-    """Gigabytes that this process held at most so far."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 def alone(side: str, folder: Path, dtype: str, asked: argparse.Namespace) -> None:
     """Print the memory of one side, in this process, after each stage."""
     works = SIDES[side](folder, dtype, asked.device, asked.compile)
-    held = [most(asked.device)]
+    held = [peak_memory() / 1e9]
     for work in works.values():
         work()
-        held.append(most(asked.device))
+        held.append(peak_memory() / 1e9)
     print(" | ".join(f"{each:.2f}" for each in held))
 
 

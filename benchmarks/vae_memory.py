@@ -8,7 +8,6 @@ tiles are of the 512 pixels its configuration says.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from neblina.core.memory import peak_memory
 
 FIELDS = {
     "block_out_channels": (128, 256, 512, 512),
@@ -72,7 +73,7 @@ def measure(way: str, half: str, side: int, dtype: str, rounds: int) -> None:
             start = time.perf_counter()
             run(x)
             spent.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    peak = peak_memory() / 1e9
     print(f"{min(spent):8.1f} s {peak:7.2f} GB")
 
 

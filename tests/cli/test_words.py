@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typed import Typed
 
 import neblina
 from neblina.bundle.sources import DEFAULT, names_a_model, packaged, resolve
@@ -43,3 +44,23 @@ def test_a_package_without_a_model_says_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no model is named, and this version carries none"):
         neblina.load()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("generate", "runs/nothing/model"), "is not there"),
+        (("inpaint",), "2 pictures are needed"),
+        (("compose",), "a scene is needed"),
+    ],
+)
+def test_what_is_missing_is_said(words: tuple[str, ...], sentence: str, refused: Typed) -> None:
+    assert sentence in " ".join(refused(*words).split())
+
+
+@pytest.mark.skipif(DEFAULT in packaged(), reason="this package carries a model")
+@pytest.mark.parametrize(
+    "words", [("generate", "red apple"), ("compose", "snacks"), ("panorama", "red apple", "--size", "128x64")]
+)
+def test_a_package_without_a_model_asks_for_one(words: tuple[str, ...], refused: Typed) -> None:
+    assert "no model is named, and this version carries none" in " ".join(refused(*words).split())

@@ -1,9 +1,10 @@
 """Plots: a loss curve, rows of pictures with words, and where the bits of a likelihood go."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import Tensor
 
@@ -67,6 +68,37 @@ def plot_loss(records: Sequence[dict[str, Any]], place: Path) -> None:
     axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     write_file(place, lambda aside: figure.savefig(aside, dpi=120))
+
+
+def plot_run(log: Sequence[dict[str, Any]], timing: Sequence[dict[str, Any]], stream: IO[bytes]) -> None:
+    """What the records of a run's log say over its training examples, a plot each, as a PNG."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure  # takes a while
+
+    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    named = (("loss", "loss", "log"), ("gradient norm", "gradient_norm", "log"), ("learning rate", "lr", "linear"))
+    for number, (title, name, scale) in enumerate(named, start=1):
+        records = [record for record in log if name in record]
+        axes = figure.add_subplot(2, 3, number, title=title, yscale=scale)
+        axes.plot([record["images"] for record in records], [record[name] for record in records], lw=1.2)
+    levels = [record for record in log if record.get("loss_by_level")]
+    axes = figure.add_subplot(2, 3, 4, title="loss by level of noise", xlabel="training examples", yscale="log")
+    count = len(levels[0]["loss_by_level"]) if levels else 0
+    for level in range(count):
+        axes.plot(
+            [record["images"] for record in levels],
+            [math.nan if (one := record["loss_by_level"][level]) is None else one for record in levels],
+            lw=1.2,
+            color=colormaps["viridis"](level / count),
+            label=f"t {level / count:.1f} … {(level + 1) / count:.1f}",
+        )
+    if count:
+        axes.legend(fontsize=7)
+    axes = figure.add_subplot(2, 3, 5, title="images a second", xlabel="step")
+    axes.plot([record["step"] for record in timing], [record["images_per_second"] for record in timing], lw=1.2)
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    figure.savefig(stream, dpi=110, format="png")
 
 
 def plot_likelihood(found: Likelihood, place: Path) -> None:

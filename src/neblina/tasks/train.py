@@ -155,6 +155,16 @@ def _tell(on_report: OnReport | None, recipe: Recipe, sentence: str) -> None:
         on_report(Report(0, recipe.steps, 0, note=sentence))
 
 
+def _encoding(on_report: OnReport | None, recipe: Recipe) -> OnRead:
+    """What is told how many pictures are encoded."""
+
+    def tell(done: int, count: int) -> None:
+        if on_report is not None:
+            on_report(Report(0, recipe.steps, 0, doing=Doing("encoding the pictures", done, count)))
+
+    return tell
+
+
 def _train_latents(
     recipe: Recipe,
     pictures: Pictures,
@@ -165,10 +175,6 @@ def _train_latents(
     device: str | None,
     on_report: OnReport | None,
 ) -> Path:
-    def encoded(done: int, count: int) -> None:
-        if on_report is not None:
-            on_report(Report(0, recipe.steps, 0, doing=Doing("encoding the pictures", done, count)))
-
     codec = open_latents(recipe)
     return train_text(
         recipe,
@@ -178,7 +184,7 @@ def _train_latents(
         reader=reader,
         resume=resume,
         device=device,
-        on_read=encoded,
+        on_read=_encoding(on_report, recipe),
         on_report=on_report,
     )
 
@@ -203,12 +209,8 @@ def _train_codes(
     device: str | None,
     on_report: OnReport | None,
 ) -> Path:
-    def encoded(done: int, count: int) -> None:
-        if on_report is not None:
-            on_report(Report(0, recipe.steps, 0, doing=Doing("encoding the pictures", done, count)))
-
     codec = open_codec(recipe)
-    rows = tokens_of(pictures, codec, encoded)
+    rows = tokens_of(pictures, codec, _encoding(on_report, recipe))
     kept = tokens_of(held, codec) if len(held) else None
     if reader is not None:
         return train_text_tokens(

@@ -7,7 +7,6 @@ like, and from a copy of the folder.
 import base64
 import html
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,13 +17,12 @@ from PIL import Image
 
 from neblina.core.atomic import write_file
 from neblina.core.errors import DataError, SettingError, StorageError
-from neblina.tasks.curves import Curve, draw
+from neblina.tasks.plots import plot_run
 from neblina.training.journal import read_log
 
 RECIPE = "recipe.yaml"
 REFRESH = 10  # seconds after which the page asks for itself again
 _STRIP, _THUMB = 8, 180  # earlier sheets that are shown, and how wide
-_LEVELS = ("#1d3557", "#457b9d", "#5b8e7d", "#f4a259", "#bc4b51")  # from little noise to much
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,8 @@ def _section(stage: Stage) -> str:
         earlier = stage.sheets[:-1][-_STRIP:]
         thumbs = (f'<img src="{_inlined(one, _THUMB)}" alt="" title="step {_step(one):,}">' for one in earlier)
         parts.append(f'<div class="strip">{"".join(thumbs)}</div>' if earlier else "")
-    parts.append(f'<div class="curves">{"".join(_curves(stage))}</div>')
+    if stage.log:
+        parts.append(_curves(stage))
     parts.append(f"<details><summary>recipe</summary><pre>{html.escape(stage.recipe)}</pre></details></section>")
     return "\n".join(parts)
 
@@ -174,34 +173,11 @@ def _progress(stage: Stage) -> str:
     return f"<p>{' · '.join(html.escape(word) for word in words)}</p>{bar}"
 
 
-def _curves(stage: Stage) -> list[str]:
-    """The plots, each of what the log has."""
-    log, timing = stage.log, stage.timing
-    levels = [record["loss_by_level"] for record in log if "loss_by_level" in record]
-    count = len(levels[0]) if levels else 0
-    by_level = [
-        Curve(
-            [(r["images"], r["loss_by_level"][at]) for r in log if r.get("loss_by_level")],
-            f"t {at / count:.1f} to {(at + 1) / count:.1f}",
-            _LEVELS[at % len(_LEVELS)],
-        )
-        for at in range(count)
-    ]
-    per_step = stage.log[-1]["images"] / stage.log[-1]["step"] if log else 1
-    one = {
-        "loss": Curve([(r["images"], r["loss"]) for r in log]),
-        "gradient norm": Curve([(r["images"], r["gradient_norm"]) for r in log if "gradient_norm" in r]),
-        "learning rate": Curve([(r["images"], r["lr"]) for r in log if "lr" in r]),
-        "images a second": Curve([(r["step"] * per_step, r["images_per_second"]) for r in timing]),
-    }
-    plots = {title: [curve] for title, curve in one.items()}
-    plots = {"loss": plots.pop("loss"), "loss by level of noise": by_level, **plots}
-    logarithmic = ("loss", "loss by level of noise", "gradient norm")
-    return [draw(curves, title, log=title in logarithmic) for title, curves in plots.items() if _any(curves)]
-
-
-def _any(curves: Sequence[Curve]) -> bool:
-    return any(y is not None for curve in curves for _, y in curve.points)
+def _curves(stage: Stage) -> str:
+    """The plots of what the log says."""
+    stream = io.BytesIO()
+    plot_run(stage.log, stage.timing, stream)
+    return f'<img class="curves" src="{_data(stream.getvalue())}" alt="curves">'
 
 
 def _step(sheet: Path) -> int:
@@ -218,6 +194,10 @@ def _inlined(place: Path, width: int | None = None) -> str:
         stream = io.BytesIO()
         small.save(stream, "PNG")
         content = stream.getvalue()
+    return _data(content)
+
+
+def _data(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
@@ -232,6 +212,5 @@ h2 { margin: 2rem 0 0; } p { margin: .4rem 0; color: #555; }
 .bar { background: #e6e6e6; height: 6px; border-radius: 3px; } .bar div { background: #2a6f97; height: 6px; }
 figure { margin: 1rem 0; } .newest { max-width: 100%; min-width: 50%; image-rendering: pixelated; }
 figcaption { color: #777; font-size: 13px; } .strip img { margin-right: 6px; }
-.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 10px; margin: 1rem 0; }
-svg { width: 100%; height: auto; } pre { background: #f6f6f6; padding: 1rem; overflow: auto; }
+.curves { max-width: 100%; margin: 1rem 0; } pre { background: #f6f6f6; padding: 1rem; overflow: auto; }
 """

@@ -1,12 +1,11 @@
 """From a recipe, captioned pictures and a codec to an untrained model that makes latents of texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.codec import load_codec
-from neblina.bundle.index import Kept
 from neblina.bundle.pipelines import pipelines
 from neblina.bundle.schedulers import Sampling
 from neblina.bundle.texts import Texts
@@ -17,16 +16,12 @@ from neblina.data.pictures import Pictures, inventory
 from neblina.denoisers.parameterisations import check_end
 from neblina.encoders.families import STABLE_DIFFUSION
 from neblina.encoders.learning import check_tokenizer, learn_tokenizer, new_text_encoder
-from neblina.nets.network import Network
-from neblina.nets.text_dit import TextDiT
-from neblina.nets.text_dit_config import TextDiTConfig
-from neblina.nets.unet_condition import UNetCondition
-from neblina.nets.unet_condition_config import UNetConditionConfig
 from neblina.processes.grids import make_grid
 from neblina.processes.schedules import make_schedule
 from neblina.samplers import samplers
 from neblina.training.frozen import Reader
 from neblina.training.joint import JointNetwork
+from neblina.training.networks import new_text_network
 from neblina.training.recipe import Recipe
 from neblina.training.unused import EVERY, OF_ENCODER, Unused, refuse_unused
 
@@ -40,6 +35,7 @@ _UNUSED: Unused = {
     "training": ("snapshots_every",),
 }
 _READER = ("text_encoder", "tokenizer")
+_PIPELINES = {"unet": "StableDiffusionPipeline", "dit": "TextDiTPipeline"}  # of network.kind
 
 
 def new_text_model(
@@ -81,8 +77,8 @@ def new_text_model(
     texts = _new_texts(recipe, said) if reader is None else reader.texts
     (encoder,) = texts.encoders.values()
     check_tokenizer(encoder.tokenizer, said)
-    name, build = _NETWORKS[recipe.network.kind]
-    net = build(recipe, codec.channels, size, encoder.width).eval()
+    net = new_text_network(recipe, codec.channels, size, encoder.width)
+    pipeline = pipelines[_PIPELINES[recipe.network.kind]]
     return Bundle(
         net if reader is not None else JointNetwork(net, encoder),
         schedule,
@@ -94,13 +90,10 @@ def new_text_model(
             "trained_on": inventory(pictures),
             "words": sorted({word for text in said for word in words_of(text)}),
         },
-        pipeline=pipelines[name],
+        pipeline=pipeline,
         own_codec=codec,
         text=texts,
-        settings={"requires_safety_checker": False} if name == "StableDiffusionPipeline" else {},
-        kept={part: Kept((None, None), None) for part in ("safety_checker", "feature_extractor")}
-        if name == "StableDiffusionPipeline"
-        else {},
+        settings=dict.fromkeys(pipeline.settings, False),
     )
 
 
@@ -128,68 +121,3 @@ def _new_texts(recipe: Recipe, said: list[str]) -> Texts:
     encoder = new_text_encoder(tokenizer, width=chosen.width, layers=chosen.layers, heads=chosen.heads)
     written = {name: ("transformers", "CLIPTextModel"), words: ("transformers", "CLIPTokenizer")}
     return Texts(STABLE_DIFFUSION, {name: encoder}, {name: words}, written)
-
-
-def _unet(recipe: Recipe, channels: int, size: tuple[int, int], text: int) -> Network:
-    refuse_unused(recipe, {"network": ("fold", "layers", "width", "patch")}, "a U-Net that reads text")
-    net = recipe.network
-    levels = range(len(net.channels))
-    reads = [max(size) // 2**level <= net.attention for level in levels]
-    if not any(reads):
-        raise SettingError(
-            f"network.attention = {net.attention} leaves no level of latents of {size[1]}x{size[0]} that reads the "
-            f"text: set it to {max(size) // 2 ** max(levels)} or more"
-        )
-    heads = tuple(max(1, width // (net.head_dim or width)) for width in net.channels)
-    return UNetCondition(
-        UNetConditionConfig(
-            sample_size=size[0] if size[0] == size[1] else size,
-            in_channels=channels,
-            out_channels=channels,
-            down_block_types=tuple("CrossAttnDownBlock2D" if one else "DownBlock2D" for one in reads),
-            up_block_types=tuple("CrossAttnUpBlock2D" if one else "UpBlock2D" for one in reads[::-1]),
-            block_out_channels=net.channels,
-            layers_per_block=net.blocks,
-            dropout=net.dropout,
-            cross_attention_dim=text,
-            attention_head_dim=heads,
-            norm_num_groups=net.groups,
-            use_linear_projection=True,
-            resnet_time_scale_shift="scale_shift" if net.scale_shift else "default",
-        )
-    )
-
-
-def _dit(recipe: Recipe, channels: int, size: tuple[int, int], text: int) -> Network:
-    unused = {"network": ("channels", "attention", "blocks", "groups", "fold", "scale_shift")}
-    refuse_unused(recipe, unused, "a transformer that reads text")
-    net = recipe.network
-    if size[0] != size[1] or size[0] % net.patch:
-        raise SettingError(
-            f"network.patch = {net.patch} does not cut latents of {size[1]}x{size[0]} into a square of patches: set "
-            "it to 1, or data.resolution to a size that it does"
-        )
-    head = net.head_dim or net.width
-    if net.width % head:
-        raise SettingError(f"network.width = {net.width} is not divided by network.head_dim = {head}")
-    return TextDiT(
-        TextDiTConfig(
-            num_attention_heads=net.width // head,
-            attention_head_dim=head,
-            in_channels=channels,
-            out_channels=channels,
-            num_layers=net.layers,
-            dropout=net.dropout,
-            cross_attention_dim=net.width,
-            caption_channels=text,
-            sample_size=size[0],
-            patch_size=net.patch,
-            use_additional_conditions=False,
-        )
-    )
-
-
-_NETWORKS: dict[str, tuple[str, Callable[[Recipe, int, tuple[int, int], int], Network]]] = {
-    "unet": ("StableDiffusionPipeline", _unet),
-    "dit": ("TextDiTPipeline", _dit),
-}
