@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,13 @@ def test_a_walk_is_asked_for_by_tolerance_settings_schedule_and_start(
         assert "is not name=number" in refused(*asked, "--set", words)
     assert "give some to start from" in refused(*asked, "--t-start", "0.5")
     assert "missing.png does not exist" in refused(*asked, "--start", "missing.png")
+
+
+def test_a_long_list_is_shown_by_its_beginning_and_whole_as_json(tmp_path: Path, typed: Typed) -> None:
+    words = [f"word{number}" for number in range(2500)]
+    save_bundle(replace(small_bundle(), card={"words": words}), tmp_path / "model")
+    shown = " ".join(typed("info", "model").split())
+    assert "word0, word1" in shown
+    assert "word20" not in shown
+    assert "2,500 in all" in shown
+    assert json.loads(typed("info", "model", "--as-json"))["words"] == words

@@ -5,6 +5,8 @@ import math
 
 from neblina.cli.progress import console
 
+_MOST = 20  # entries of a list that the table shows
+
 
 def info(subject: str, /, *, as_json: bool = False) -> None:
     """Say what is known about a model (its parts, its process, what it was measured at) or how a picture was made.
@@ -29,6 +31,8 @@ def info(subject: str, /, *, as_json: bool = False) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     scene = facts.get("arguments", {}).pop("scene", None)
     for name, value in facts.items():
+        if isinstance(value, list | tuple) and len(value) > _MOST:
+            value = f"{', '.join(map(str, value[:_MOST]))}, … ({len(value):,} in all, which --as-json prints)"
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
         words = shown if isinstance(shown, str) else json.dumps(shown, indent=2 if isinstance(value, dict) else None)
         table.add_row(name, escape(words))  # what is in brackets is no style
