@@ -59,3 +59,14 @@ def test_an_encoder_reads_the_windows_of_its_tokenizer() -> None:
     assert encoder.mismatch is None
     with pytest.raises(SettingError, match="not divided by 3 heads"):
         new_text_encoder(encoder.tokenizer, width=16, layers=1, heads=3)
+
+
+def test_the_blocks_of_an_untrained_encoder_do_not_drown_a_word() -> None:
+    """Another word, or the same one elsewhere, is another vector by a good part of its length."""
+    torch.manual_seed(0)
+    encoder = new_text_encoder(learn_tokenizer(TEXTS, 600, 12), width=64, layers=3, heads=2)
+    texts = ("red apple", "green apple", "a red apple")
+    windows = [encoder.tokenizer.window_of(encoder.tokenizer.cut(text)[0], 12) for text in texts]
+    red, green, later = encoder.read(torch.tensor(windows)).last
+    assert float((red[1] - green[1]).norm() / red[1].norm()) > 1
+    assert float((red[1] - later[2]).norm() / red[1].norm()) > 0.2

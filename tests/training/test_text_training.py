@@ -19,6 +19,7 @@ from neblina.tasks.train import train_recipe
 from neblina.training.encoded import encoded
 from neblina.training.examples import divided
 from neblina.training.joint import JointNetwork, parted
+from neblina.training.optimizers import learning_rate
 from neblina.training.recipe import Recipe, build_recipe, load_recipe
 from neblina.training.run import Report
 from neblina.training.text import TextTrainer
@@ -223,3 +224,22 @@ def test_a_transformer_is_one_field_and_its_folder_opens_again(tmp_path: Path) -
         kind.run(build_recipe({**kind.content, "network": {"kind": "dit", "channels": [8]}}, "this"), tmp_path / "two")
     with pytest.raises(SettingError, match=r"network\.patch = 3 does not cut"):
         kind.run(build_recipe({**kind.content, "network": {"kind": "dit", "patch": 3}}, "this"), tmp_path / "three")
+
+
+def test_the_text_encoder_learns_at_its_share_of_the_rate(tmp_path: Path) -> None:
+    """The first step of Adam moves every parameter by the learning rate, whatever its gradient."""
+    recipe = KIND.recipe()
+    recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"pace": 0.25})})
+    trainer = trainer_of(tmp_path, recipe)
+    joint = trainer.bundle.net
+    assert isinstance(joint, JointNetwork)
+    parts = {"network": joint.net, "encoder": joint.encoder}
+    before = {name: {key: value.clone() for key, value in part.named_parameters()} for name, part in parts.items()}
+    trainer.advance()
+    moved = {
+        name: max(float((value - before[name][key]).abs().max()) for key, value in part.named_parameters())
+        for name, part in parts.items()
+    }
+    rate = learning_rate(recipe, 0)
+    assert moved["network"] == pytest.approx(rate, rel=1e-2)
+    assert moved["encoder"] == pytest.approx(rate / 4, rel=1e-2)

@@ -28,7 +28,7 @@ from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import draw_examples, read_batch, step_seed
 from neblina.training.learner import Learner, Stored
-from neblina.training.optimizers import diverged, learning_rate
+from neblina.training.optimizers import diverged, pace
 from neblina.training.recipe import Recipe, Training
 from neblina.training.run import OnReport, run
 from neblina.training.same import check_same_run, setting_of
@@ -143,8 +143,7 @@ class ClassifierLearner(Learner):
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
+        pace(self.optimizer, self.recipe, self.step)
         self.losses.append(float(loss.detach()))
         self.step += 1
         if not bool(norm.isfinite()):

@@ -43,6 +43,7 @@ from neblina.training.optimizers import (
     named_moments,
     new_optimizer,
     numbered_moments,
+    pace,
 )
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, run
@@ -266,8 +267,7 @@ class CodecLearner(Learner):
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), self.recipe.optimizer.clip)
         if not bool(norm.isfinite()):
             raise diverged(self.recipe, self.step + 1)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
+        pace(optimizer, self.recipe, self.step)
         optimizer.step()
 
     def _remember(self, terms: Mapping[str, Tensor]) -> None:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from neblina.core.errors import DivergenceError
 from neblina.training.recipe import Recipe
 
+SHARE = "share"  # of the recipe's learning rate that a group of parameters is trained at
 
-def new_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-    """The recipe's optimiser of these parameters."""
+
+def new_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.AdamW:
+    """The recipe's optimiser of these parameters, or of groups of them, each at its SHARE of the learning rate."""
     chosen = recipe.optimizer
     return torch.optim.AdamW(parameters, lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay, fused=True)
 
@@ -32,6 +34,12 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     left = 1 - step / recipe.steps
     fall = {"none": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[optimizer.decay]
     return optimizer.lr * rise * fall
+
+
+def pace(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+    """Set the learning rate of the step after `step` steps."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(recipe, step) * group.get(SHARE, 1.0)
 
 
 def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -111,6 +111,8 @@ class Text(Section):
     "of its vectors"
     heads: Positive = 6
     "attention heads"
+    pace: Annotated[float, Field(gt=0)] = 0.2
+    "its learning rate, as a share of optimizer.lr"
     tokens: Positive = 4096
     "most entries of the tokenizer, which is trained on the captions"
     window: Positive = 32

@@ -28,7 +28,8 @@ from neblina.training.build_text import new_text_model
 from neblina.training.encoded import Encoded, OnRead, encoded, latent_size
 from neblina.training.examples import Batch, Examples, noised, step_seed
 from neblina.training.frozen import Reader
-from neblina.training.joint import parted, reading, windows
+from neblina.training.joint import JointNetwork, parted, reading, windows
+from neblina.training.optimizers import SHARE
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, run
 from neblina.training.trainer import Trainer
@@ -114,6 +115,14 @@ class TextTrainer(Trainer):
         self.tokenizer, self.window = encoder.tokenizer, encoder.window
         self.empty = self.read([""])[0]
         return bundle
+
+    def trained(self) -> list[dict[str, Any]]:
+        """The network, and its text encoder at a learning rate of its own."""
+        joint = self.bundle.net
+        if not isinstance(joint, JointNetwork):
+            return super().trained()
+        own = {"params": list(joint.encoder.parameters()), SHARE: self.recipe.text.pace}
+        return [{"params": list(joint.net.parameters())}, own]
 
     def read(self, texts: list[str]) -> Tensor:
         """What the network that is trained reads of texts: tokens, or the vectors of an encoder that is not trained."""

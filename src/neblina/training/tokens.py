@@ -38,7 +38,7 @@ from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import step_seed
 from neblina.training.learner import Learner, Stored
-from neblina.training.optimizers import diverged, learning_rate, load_moments, new_optimizer
+from neblina.training.optimizers import diverged, learning_rate, load_moments, new_optimizer, pace
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, run
 from neblina.training.same import check_same_run
@@ -162,8 +162,7 @@ class TokenLearner(Learner):
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip, foreach=True)
         if not bool(loss.isfinite() & norm.isfinite()):
             raise diverged(self.recipe, self.step + 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
+        pace(self.optimizer, self.recipe, self.step)
         self.optimizer.step()
         if self.importance is not None and drawn is not None:
             self.importance.learn(drawn.bins, losses.detach())

@@ -34,7 +34,7 @@ from neblina.training.checkpoint import Checkpoint
 from neblina.training.ema import Ema
 from neblina.training.examples import Batch, Examples, draw_examples, read_batch, step_seed
 from neblina.training.learner import Learner, Stored
-from neblina.training.optimizers import diverged, learning_rate, load_moments, new_optimizer
+from neblina.training.optimizers import diverged, learning_rate, load_moments, new_optimizer, pace
 from neblina.training.posthoc import PowerAverages
 from neblina.training.recipe import Recipe
 from neblina.training.same import check_same_run, setting_of
@@ -71,7 +71,7 @@ class Trainer(Learner):
         self.averages = PowerAverages(self.bundle.net) if recipe.training.snapshots_every else None
         self.columns = min(len(self.bundle.label_names), 10) or 10
         self.objective, self.importance = new_objective(recipe, self.bundle.schedule)
-        self.optimizer = new_optimizer(recipe, self.bundle.net.parameters())
+        self.optimizer = new_optimizer(recipe, self.trained())
         dtype = _PRECISIONS[recipe.training.precision]
         self.autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
@@ -89,6 +89,10 @@ class Trainer(Learner):
         """The untrained model."""
         return new_model(self.recipe, self.pictures)
 
+    def trained(self) -> list[dict[str, Any]]:
+        """What the optimiser updates, in groups."""
+        return [{"params": list(self.bundle.net.parameters())}]
+
     def advance(self) -> None:
         """One optimiser step."""
         torch.manual_seed(step_seed(self.recipe, self.step, self.process))  # dropout
@@ -102,8 +106,7 @@ class Trainer(Learner):
         self.accelerator.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.bundle.net.parameters(), self.recipe.optimizer.clip, foreach=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
+        pace(self.optimizer, self.recipe, self.step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.importance is not None:
