@@ -11,7 +11,7 @@ from neblina.samplers import samplers
 from neblina.samplers.drive import Step
 from neblina.tasks.model import Model
 from neblina.training.build import new_model
-from neblina.training.recipe import Recipe, build_recipe, differences, load_recipe, packaged
+from neblina.training.recipe import Network, Recipe, build_recipe, differences, load_recipe, packaged
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "scattered": (1, 56, 56)}
 
@@ -96,3 +96,10 @@ def test_pictures_are_clipped_to_their_range_unless_a_recipe_says_otherwise() ->
     assert seen[2] > 100
     of_pixels = [name for name in packaged() if not load_recipe(name).text.layers]
     assert all(load_recipe(name).sampling.clip == 1.0 for name in of_pixels)
+
+
+def test_another_kind_of_network_drops_the_settings_of_the_other_one() -> None:
+    dit = load_recipe("emoji", {"network": {"kind": "dit", "layers": 2}})
+    assert dit.network == Network(kind="dit", layers=2)
+    assert load_recipe("emoji", {"network": {"kind": "unet", "blocks": 2}}).network.channels == (64, 128, 144)
+    assert load_recipe("emoji", {"network": {"blocks": 2}}).network.channels == (64, 128, 144)

@@ -378,11 +378,19 @@ def differences(one: Recipe, other: Recipe) -> Iterator[str]:
 _HAVE_SETTINGS = ("schedule", "kernel")  # what the `settings` beside it are of
 
 
+def _another_kind(network: Any, overrides: Mapping[str, Any]) -> bool:
+    kind = Network.model_fields["kind"].default
+    was = network.get("kind", kind) if isinstance(network, Mapping) else kind
+    return "kind" in overrides and overrides["kind"] != was
+
+
 def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     if any(key in overrides and overrides[key] != base.get(key) for key in _HAVE_SETTINGS):
         result.pop("settings", None)
     for key, value in overrides.items():
+        if key == "network" and isinstance(value, Mapping) and _another_kind(result.get(key), value):
+            result.pop(key, None)  # its settings are of the kind that is not taken
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = _merged(result[key], value) if both else value
     return result
