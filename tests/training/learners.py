@@ -198,6 +198,7 @@ def _tokens(recipe: Recipe, folder: Path, **settings: Any) -> Path:
 KINDS = {
     "denoiser": Kind(_DENOISER, _denoiser),
     "text": Kind(_TEXT, _text),
+    "text after a draft": Kind({**_TEXT, "draft": {"images": 80, "batch": 4, "patches": 2}}, _text),
     "text by a transformer": Kind(
         {**_TEXT, "network": {"kind": "dit", "layers": 1, "width": 16, "head_dim": 8, "dropout": 0.1}}, _text
     ),

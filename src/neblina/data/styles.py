@@ -135,6 +135,11 @@ def styled(pictures: Pictures, named: tuple[str, ...], plain: int) -> Pictures:
     return Styled(pictures, named, plain) if named else pictures
 
 
+def style_of(pictures: Pictures, number: int) -> str:
+    """The style of a picture of a set, PLAIN where there are none."""
+    return pictures.style(number) if isinstance(pictures, Styled) else PLAIN
+
+
 def unstyled(pictures: Pictures) -> Pictures:
     """The pictures of a set, each once and as it is."""
     return pictures.whole if isinstance(pictures, Styled) else pictures

@@ -251,7 +251,10 @@ def _with_codec(
         open_codec(recipe)  # says what is missing
     place = folder / "codec"
     model = place / "model"
-    data = recipe.data.model_dump(exclude={"labels", "flip"})
+    own = (
+        {"labels", "flip", "plain"} if recipe.data.styles else {"labels", "flip"}
+    )  # what the codec's recipe says itself
+    data = recipe.data.model_dump(exclude=own)
     first = load_recipe(str(chosen.codec_recipe), {"data": data, "training": {"seed": recipe.training.seed}})
     wanted = "gaussian" if section == "latents" else "codes"
     if first.kind != "codec" or first.codec.latents != wanted:

@@ -19,6 +19,7 @@ from neblina.encoders.learning import check_tokenizer, learn_tokenizer, new_text
 from neblina.processes.grids import make_grid
 from neblina.processes.schedules import make_schedule
 from neblina.samplers import samplers
+from neblina.training.draft import check_draft
 from neblina.training.frozen import Reader
 from neblina.training.joint import JointNetwork
 from neblina.training.networks import new_text_network
@@ -45,6 +46,8 @@ def new_text_model(
     codec: KLCodec,
     size: tuple[int, int],
     reader: Reader | None = None,
+    *,
+    drafted: Texts | None = None,
 ) -> Bundle:
     """The untrained model that a recipe describes, weights drawn from its seed.
 
@@ -56,13 +59,16 @@ def new_text_model(
         codec: between pictures and latents.
         size: (height, width) of the latents.
         reader: of the captions, which stays as it is; None for a text encoder that is trained.
+        drafted: such a one, where it learned something before; None for a random one.
     Raises:
         SettingError: settings that mean nothing to it, an unknown name, or a network that does not fit the latents.
         DataError: captions that there is nothing to learn from.
     """
     refuse_unused(recipe, _UNUSED, "a model that reads text")
     if reader is not None:
-        refuse_unused(recipe, {"text": OF_ENCODER}, "a model whose text encoder is trained already")
+        refuse_unused(recipe, {"text": OF_ENCODER, "draft": EVERY}, "a model whose text encoder is trained already")
+    if recipe.draft.images:
+        check_draft(recipe, size)
     schedule = make_schedule(recipe.process.schedule, **recipe.process.settings)
     check_end(recipe.process.parameterisation, recipe.process.clock, schedule)
     sampler = samplers[recipe.sampling.sampler]
@@ -74,7 +80,7 @@ def new_text_model(
         )
     said = [part for caption in captions for part in caption.everything()] + list(recipe.data.styles)
     torch.manual_seed(recipe.training.seed % 2**63)
-    texts = _new_texts(recipe, said) if reader is None else reader.texts
+    texts = drafted or (_new_texts(recipe, said) if reader is None else reader.texts)
     (encoder,) = texts.encoders.values()
     check_tokenizer(encoder.tokenizer, said)
     net = new_text_network(recipe, codec.channels, size, encoder.width)

@@ -121,6 +121,21 @@ class Text(Section):
     "what sample sheets are made of, a column each"
 
 
+class Draft(Section):
+    """What a text encoder learns before the denoiser: to draft a picture's latents from its caption."""
+
+    images: Annotated[int, Field(ge=0)] = 0
+    "captions that are read, repeats counted; 0 for no draft"
+    batch: Positive = 32
+    "captions a step"
+    lr: Annotated[float, Field(gt=0)] = 3e-3
+    "learning rate"
+    words: Annotated[float, Field(gt=0)] = 3.0
+    "learning rate of the vectors of single tokens, as a share of draft.lr"
+    patches: Positive = 4
+    "a side of the latents, each said by a token of its own, the last ones of the window"
+
+
 class Network(Section):
     """The U-Net, of levels of pixels too, or the levels of a classifier or a codec; or a transformer over patches."""
 
@@ -317,6 +332,7 @@ class Recipe(Section):
     tokens: Tokens = Tokens()
     latents: Latents = Latents()
     text: Text = Text()
+    draft: Draft = Draft()
 
     @property
     def steps(self) -> int:

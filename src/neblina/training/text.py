@@ -18,13 +18,15 @@ from torch import Tensor
 
 from neblina.bundle.bundle import Bundle
 from neblina.bundle.folder import save_bundle
+from neblina.bundle.texts import Texts
 from neblina.codecs.kl import KLCodec
 from neblina.core.conditions import Condition
 from neblina.data.captions import Caption, captions_of, draw_captions
 from neblina.data.order import batch_numbers
 from neblina.data.pictures import Pictures
-from neblina.data.styles import PLAIN, Styled, unstyled
+from neblina.data.styles import style_of, unstyled
 from neblina.training.build_text import new_text_model
+from neblina.training.draft import drafted
 from neblina.training.encoded import Encoded, OnRead, encoded, latent_size
 from neblina.training.examples import Batch, Examples, noised, step_seed
 from neblina.training.frozen import Reader
@@ -65,7 +67,14 @@ def train_text(
     def build() -> Trainer:
         check_text(recipe, pictures, codec, reader)
         latents = encoded(pictures, codec, folder / "latents", on_read)
-        return TextTrainer(recipe, latents, codec, reader, device=device)
+        texts = None
+        if recipe.draft.images:
+            captions = captions_of(unstyled(pictures))
+            new = new_text_model(recipe, pictures, captions, codec, latent_size(pictures, codec)).text
+            assert new is not None
+            place = folder / "draft"
+            texts = drafted(recipe, new, captions, latents, place, resume=resume, device=device, on_report=on_report)
+        return TextTrainer(recipe, latents, codec, reader, texts, device=device)
 
     return run(build, recipe, folder, resume=resume, on_report=on_report)
 
@@ -97,10 +106,11 @@ class TextTrainer(Trainer):
         latents: Encoded,
         codec: KLCodec,
         reader: Reader | None = None,
+        texts: Texts | None = None,
         *,
         device: str | None = None,
     ) -> None:
-        self.latents, self.codec, self.reader = latents, codec, reader
+        self.latents, self.codec, self.reader, self.texts = latents, codec, reader, texts
         self.captions = captions_of(unstyled(latents.pictures))
         super().__init__(recipe, latents.pictures, device=device)
         self.prompts = recipe.text.prompts or tuple(one.name for one in self.captions[:COLUMNS])
@@ -109,7 +119,10 @@ class TextTrainer(Trainer):
     def new_bundle(self) -> Bundle:
         """The untrained model, its network and its text encoder as one where both are trained."""
         height, width = self.latents.latents.shape[-2:]
-        bundle = new_text_model(self.recipe, self.pictures, self.captions, self.codec, (height, width), self.reader)
+        size = (height, width)
+        bundle = new_text_model(
+            self.recipe, self.pictures, self.captions, self.codec, size, self.reader, drafted=self.texts
+        )
         assert bundle.text is not None
         (encoder,) = bundle.text.encoders.values()
         self.tokenizer, self.window = encoder.tokenizer, encoder.window
@@ -153,7 +166,7 @@ class TextTrainer(Trainer):
         numbers = batch_numbers(self.recipe.training.seed, len(self.pictures), first, share)
         generator = np.random.Generator(np.random.Philox(key=step_seed(self.recipe, step, self.process)))
         captions = [self.captions[number % len(self.captions)] for number in numbers]
-        styles = [self.pictures.style(number) if isinstance(self.pictures, Styled) else PLAIN for number in numbers]
+        styles = [style_of(self.pictures, number) for number in numbers]
         texts = draw_captions(captions, styles, self.recipe.training.label_dropout, generator)
         return self.latents.read(numbers), self.read(texts)
 

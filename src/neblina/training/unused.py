@@ -7,7 +7,11 @@ from neblina.training.recipe import Recipe
 
 EVERY = ("*",)
 Unused = Mapping[str, Sequence[str]]  # names of a section's settings, or EVERY of them
-OF_TEXT: Unused = {"latents": EVERY, "text": EVERY}  # what only a denoiser of latents that reads text looks at
+OF_TEXT: Unused = {
+    "latents": EVERY,
+    "text": EVERY,
+    "draft": EVERY,
+}  # what only a denoiser of latents that reads text looks at
 OF_ENCODER = ("layers", "width", "heads", "pace", "tokens", "window")  # of the text, of an encoder that is trained
 PATCHES = ("kind", "layers", "width", "patch")  # of the network, of a transformer over patches
 
