@@ -39,7 +39,7 @@ from neblina.training.examples import step_seed
 from neblina.training.joint import windows
 from neblina.training.learner import Learner, Stored
 from neblina.training.optimizers import SHARE, diverged, new_optimizer, pace
-from neblina.training.recipe import Recipe, Training
+from neblina.training.recipe import Recipe, Text, Training
 from neblina.training.run import OnReport, run
 from neblina.training.same import check_same_run, setting_of
 
@@ -107,7 +107,7 @@ def _stage(recipe: Recipe) -> Recipe:
         name=f"{recipe.name}-draft",
         data=recipe.data,
         latents=recipe.latents,
-        text=recipe.text,
+        text=recipe.text.model_copy(update={"pace": Text().pace, "prompts": ()}),
         draft=own,
         optimizer=recipe.optimizer.model_copy(update={"lr": own.lr}),
         training=Training(

@@ -66,8 +66,8 @@ class Process(Section):
 
     schedule: str = "cosine"
     "a noise schedule"
-    settings: dict[str, int | float] = {}
-    "numbers of the schedule, such as steps or beta_end"
+    settings: dict[str, bool | int | float] = {}
+    "of the schedule, such as steps, beta_end or zero_snr"
     parameterisation: str = "v"
     "what the network predicts"
     clock: str | None = None
