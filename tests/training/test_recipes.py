@@ -61,10 +61,10 @@ def test_another_kernel_or_schedule_begins_with_its_own_defaults() -> None:
 
 
 def test_a_switch_of_a_schedule_is_set_like_its_numbers() -> None:
-    content = {"process": {"schedule": "linear", "settings": {"zero_snr": True, "steps": 10}}}
+    content = {"process": {"schedule": "linear", "settings": {"zero_snr": True, "steps": 100}}}
     schedule = new_model(build_recipe(content, "here"), InMemory(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))).schedule
     assert float(schedule.alpha(torch.ones(1, dtype=torch.float64))) == 0
-    assert schedule.steps == 10
+    assert schedule.steps == 100
     assert load_recipe("emoji", {"process": {"schedule": "cosine"}}).process.settings == {}
 
 
