@@ -35,6 +35,18 @@ from neblina.training.recipe import Recipe, build_recipe
 
 SIDE = 16  # of the means that pictures are compared by
 BATCH = 50
+ROWS = (  # what is told of what was measured, and where its chance stands
+    ("names", "a name: the picture that was asked for is the nearest", "names, chance"),
+    ("names without a tone", "… of those without a tone of skin", "names, chance"),
+    ("names with a tone", "… of those with one", "names, chance"),
+    ("keywords", "three keywords: the nearest picture has two of them", "keywords, chance"),
+    ("unseen, tone", "people held out: the tone is right", "tone"),
+    ("unseen, person", "… the person is right", "person"),
+    ("unseen, both", "… both are", "both"),
+    ("styles", "a style's words are obeyed", "styles, chance"),
+    ("styles and picture", "… and it is the picture that was asked for", None),
+    ("styles in places", "… in each of two places of one scene", "styles, chance"),
+)
 
 
 @dataclass(frozen=True)
@@ -189,6 +201,24 @@ def in_styles(model: Model, real: Real, count: int, generator: np.random.Generat
     }, torch.stack(scenes)
 
 
+def table(measured: dict[str, Any]) -> str:
+    """What was measured, as Markdown."""
+    chances = {**measured, **measured.get("unseen, chance", {})}
+    lines = ["| what | measured (95 %) | of | by chance |", "| --- | ---: | ---: | ---: |"]
+    if "codec" in measured:
+        kept = measured["codec"]
+        what = f"{kept['psnr']:.2f} dB, SSIM {kept['ssim']:.3f}"
+        lines.append(f"| the codec on held-out pictures: PSNR | {what} | {kept['pictures']} | |")
+    for name, words, chance in ROWS:
+        if name in measured:
+            found = measured[name]
+            low, high = (100 * end for end in found["interval"])
+            by_chance = "" if chance is None else f"{100 * chances[chance]:.3g} %"
+            shown = f"{100 * found['share']:.1f} % ({low:.0f} … {high:.0f})"
+            lines.append(f"| {words} | {shown} | {found['of']} | {by_chance} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
@@ -229,6 +259,7 @@ def main() -> None:
         print(part, f"{time.perf_counter() - began:.0f} s", json.dumps(measured, indent=1), flush=True)
     text = json.dumps(measured, indent=2) + "\n"
     write_file(given.json, lambda aside: aside.write_text(text))
+    print(table(measured))
     if given.card:
         write_card(Path(given.model), {**read_json(Path(given.model) / CARD), "metrics": measured})
 

@@ -12,7 +12,7 @@ from neblina.bundle.files import read_json
 from neblina.bundle.weights import STEM
 from neblina.core.errors import CheckpointError, SettingError, StorageError
 
-DEFAULT = "emoji-64"  # the model that is taken where none is named, in a package that carries it
+DEFAULT = "emoji-64"  # the model of this package that is taken where none is named
 _ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".json")
 _TEXTS = ["*.json", "*merges.txt", "*vocab.txt", "*.model"]
@@ -37,11 +37,6 @@ def resolve(model: str | Path, *, revision: str | None = None, variant: str | No
         if revision is not None:
             raise SettingError(f"{model} comes with this package: revision {revision!r} is of a repository on the hub")
         return packaged()[str(model)]
-    if str(model) == DEFAULT and not place.exists():
-        raise CheckpointError(
-            f"no model is named, and this version carries none of its own ({DEFAULT}): name a folder, a file or a "
-            "repository in front of the words"
-        )
     if place.exists():
         if revision is not None:
             raise SettingError(f"{model} lies on this machine: revision {revision!r} is of a repository on the hub")

@@ -34,9 +34,10 @@ def compose(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub; left out, the one that the package carries, if any.
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
     scene
-        A YAML file that says what is where, or a scene of this program: living_room, depth_of_field, two_styles.
+        A YAML file that says what is where, or a scene of this package: living_room, depth_of_field, two_styles,
+        snacks.
     share
         Of the steps, from the first one, in which every element sees its place on a constant colour; as the scene says
         when left out.

@@ -34,7 +34,7 @@ def emoji(
     size
         Side of the pictures in pixels.
     variants
-        Of skin tone: some leaves out those that the recipe emoji never sees.
+        Of skin tone: some leaves out those that were left out for emoji-64.
     """
     from neblina.data.noto import make_archive
 

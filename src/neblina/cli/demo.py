@@ -16,7 +16,7 @@ def demo(
     device: str | None = None,
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
 ) -> None:
-    """Train a model of handwritten digits in about two minutes, draw what happens, and measure what comes out.
+    """Make pictures of words, then train a model of handwritten digits in about two minutes, and measure it.
 
     Parameters
     ----------
@@ -31,8 +31,12 @@ def demo(
     """
     recipe = load_recipe("digits", {"training": {"seed": seed, "precision": dtype}})
 
-    from neblina.tasks.demo import run_demo, try_next
+    from neblina.tasks.demo import first_pictures, run_demo, try_next
 
+    began = time.perf_counter()
+    for what, place in first_pictures(out, device=device).items():
+        console.print(f"{what:<40}  {place}")
+    console.print(f"made in {time.perf_counter() - began:.0f} s; now a model of handwritten digits is trained\n")
     began = time.perf_counter()
     with bar("demo") as progress:
         task = progress.task_ids[0]

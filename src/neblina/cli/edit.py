@@ -32,7 +32,7 @@ def edit(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub; left out, the one that the package carries, if any.
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
     photo
         A picture; it comes back at its own size.
     prompt

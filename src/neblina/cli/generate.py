@@ -27,7 +27,7 @@ def generate(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub; left out, the one that the package carries, if any.
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
     prompt
         What they are to show; (word:1.3) gives a word more weight.
     prompts

@@ -26,7 +26,7 @@ def inpaint(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub; left out, the one that the package carries, if any;
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package;
         one trained for it, or any (try --sampler repaint too).
     photo
         A picture.

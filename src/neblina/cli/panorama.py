@@ -30,7 +30,7 @@ def panorama(
     Parameters
     ----------
     model
-        A model's folder or file, or its name on the hub; left out, the one that the package carries, if any.
+        A model's folder or file, or its name on the hub; left out, the small model of emoji in this package.
     prompt
         What it shows; several divide its width from left to right and fade into each other.
     label

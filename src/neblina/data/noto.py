@@ -1,4 +1,4 @@
-"""The archive of captioned emoji that the recipe `emoji` is trained on, made from two public repositories.
+"""The archive of captioned emoji that `emoji-64` is trained on, made from two public repositories.
 
 Pictures are those of googlefonts/noto-emoji (`png/128`, Apache-2.0) and its flags (`third_party/region-flags/png`,
 public domain); names, keywords and groups are the English ones of emojibase (MIT): a checkout of milesj/emojibase, or

@@ -28,6 +28,18 @@ from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport
 
 OnStage = Callable[[str], None]
+WORDS = (  # what the model of this package draws first
+    "grinning face",
+    "woman astronaut: dark skin tone",
+    "flag: Japan",
+    "pizza",
+    "red heart",
+    "man: light skin tone",
+    "red apple, pencil sketch",
+    "flag: France, mosaic",
+)
+SCENE = "snacks"
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,16 @@ class Shown:
     pictures: dict[str, Path]
     metrics: Path
     measured: Measured
+
+
+def first_pictures(out: Path, *, device: str | None = None) -> dict[str, Path]:
+    """Pictures of words and of a scene by the model of this package, before anything is trained: what each shows, and
+    where it is."""
+    model = load(device=device)
+    words, scene = out / "words.png", out / "scene.png"
+    save_sheet(to_uint8(model.generate(list(WORDS), seed=SEED)), words, columns=4, scale=2)
+    save_sheet(model.compose(SCENE, seed=SEED), scene, columns=1, scale=2)
+    return {"of words, by the model of this package": words, "a scene, each in its place and style": scene}
 
 
 def run_demo(

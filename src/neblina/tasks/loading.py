@@ -35,7 +35,7 @@ def load(
     """Open a model: a folder, ours or one that diffusers wrote, a single file, or a hub id, which is downloaded.
 
     Args:
-        model: where it is, or its name; the one that the package carries, if any, when left out.
+        model: where it is, or its name; the small text-to-image model of this package when left out.
         device: "cpu", "cuda", …; None for a GPU if there is one.
         dtype: fp32, bf16 or fp16: of the networks' weights and arithmetic. Posteriors stay float32.
         revision: branch, tag or commit of a hub id.
