@@ -65,13 +65,16 @@ def test_what_is_saved_carries_the_prefix_that_older_versions_read(tmp_path: Pat
     assert all(name.startswith("text_model.") for name in load_file(tmp_path / "ours" / "model.safetensors"))
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
-def test_what_is_saved_is_opened_in_its_own_dtype(tmp_path: Path, key: str) -> None:
+def test_whatever_it_is_stored_in_transformers_opens_it_in_float32_as_diffusers_does_the_rest(
+    tmp_path: Path, key: str, stored: torch.dtype
+) -> None:
     clip(tmp_path)
     place = tmp_path / "text_encoder/config.json"
     config = {name: value for name, value in json.loads(place.read_text()).items() if name != "dtype"}
     place.write_text(json.dumps({**config, key: "float16"}))
-    opened(tmp_path, dtype=torch.float32).save(tmp_path / "ours", tmp_path / "tokenizer")
+    opened(tmp_path, dtype=stored).save(tmp_path / "ours", tmp_path / "tokenizer")
     assert CLIPTextModel.from_pretrained(tmp_path / "ours").dtype == torch.float32
 
 

@@ -77,9 +77,8 @@ class TextEncoder:
     def save(self, folder: Path, tokenizer_folder: Path, filing: Filing | None = None) -> None:
         """Write both folders as diffusers and transformers, old and new, open them."""
         folder.mkdir(parents=True, exist_ok=True)
-        stored = str(next(self.net.parameters()).dtype).removeprefix("torch.")
-        # transformers casts to it; without a word of it half precision stays so, beside diffusers' float32
-        dtypes = {key: stored for key in ("dtype", "torch_dtype") if key in self.config} or {"dtype": "float32"}
+        # transformers opens it in this, or else as it is stored, and diffusers opens what is beside it in float32
+        dtypes = {key: "float32" for key in ("dtype", "torch_dtype") if key in self.config} or {"dtype": "float32"}
         (folder / "config.json").write_text(json.dumps({**self.config, **dtypes}, indent=2) + "\n")
         named = {
             self.architecture.written(self.architecture.plain(name)): value
