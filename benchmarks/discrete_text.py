@@ -48,7 +48,7 @@ from neblina.training.text_tokens import TextTokenLearner, train_text_tokens
 EVALUATIONS, FEW = (5, 10, 25, 50, 100), 25
 WAYS = {"codes": ("ancestral", "purity"), "latents": ("ddim", "dpmpp_2m")}  # the second is for few evaluations
 ALIKE = 0.03  # what the two may differ by in parameters
-GUIDED = 3.0  # as both recipes have it
+GUIDED = 3.0
 PILOT = (5, 20)  # steps that warm up, and that are timed
 HUES = {"codes": "#2a6f97", "latents": "#d97706"}
 
@@ -89,7 +89,7 @@ def of_latents(given: argparse.Namespace, training: Pictures, reader: Reader) ->
     assert isinstance(codec, KLCodec)
     changes: dict[str, Any] = {
         "data": {"styles": [], "plain": 16},
-        "text": {"layers": 0, "encoder": given.reader},
+        "text": {"encoder": given.reader},
         "latents": {"codec": given.latents, "codec_recipe": None},
         "network": {"channels": [48, 96, 96], "groups": 8},
         "training": {"sample_every": 0},

@@ -11,7 +11,7 @@ from neblina.samplers import samplers
 from neblina.samplers.drive import Step
 from neblina.tasks.model import Model
 from neblina.training.build import new_model
-from neblina.training.recipe import Network, Recipe, build_recipe, differences, load_recipe, packaged
+from neblina.training.recipe import Draft, Network, Recipe, Text, build_recipe, differences, load_recipe, packaged
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "scattered": (1, 56, 56)}
 
@@ -111,3 +111,10 @@ def test_another_kind_of_network_drops_the_settings_of_the_other_one() -> None:
     assert dit.network == Network(kind="dit", layers=2)
     assert load_recipe("emoji", {"network": {"kind": "unet", "blocks": 2}}).network.channels == (64, 128, 144)
     assert load_recipe("emoji", {"network": {"blocks": 2}}).network.channels == (64, 128, 144)
+
+
+def test_another_models_text_encoder_drops_the_settings_of_one_that_is_trained() -> None:
+    plain, changed = load_recipe("emoji"), load_recipe("emoji", {"text": {"encoder": "a model"}})
+    assert plain.draft.images > 0
+    assert changed.draft == Draft()
+    assert changed.text == Text(encoder="a model", prompts=plain.text.prompts)

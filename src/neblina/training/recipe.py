@@ -404,6 +404,10 @@ def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     result = dict(base)
     if any(key in overrides and overrides[key] != base.get(key) for key in _HAVE_SETTINGS):
         result.pop("settings", None)
+    text = overrides.get("text")
+    if isinstance(text, Mapping) and text.get("encoder") is not None:  # the settings of one that is trained go with it
+        result["text"] = {key: value for key, value in result.get("text", {}).items() if key == "prompts"}
+        result.pop("draft", None)
     for key, value in overrides.items():
         if key == "network" and isinstance(value, Mapping) and _another_kind(result.get(key), value):
             result.pop(key, None)  # its settings are of the kind that is not taken
