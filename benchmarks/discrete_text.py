@@ -34,7 +34,7 @@ from neblina.bundle.codec import load_codec
 from neblina.codecs.kl import KLCodec
 from neblina.codecs.vq import VQCodec
 from neblina.core.atomic import write_file
-from neblina.data.pictures import Pictures, Subset, to_float, to_uint8
+from neblina.data.pictures import InMemory, Pictures, Subset, to_float, to_uint8
 from neblina.evaluation.classifier import ClassifierFeatures, SmallClassifier, fit_classifier
 from neblina.evaluation.frechet import frechet_distance
 from neblina.training.build_tokens import tokens_of
@@ -132,14 +132,22 @@ def trained(name: str, side: Side, place: Path, minutes: float) -> None:
     print(name, cost, flush=True)
 
 
+def grouped(pictures: Pictures) -> InMemory:
+    """The pictures with their groups as classes."""
+    assert pictures.records is not None
+    said = [str(record["group"]) for record in pictures.records]
+    groups = tuple(sorted(set(said)))
+    return InMemory(pictures.read(range(len(pictures))), torch.tensor([groups.index(one) for one in said]), groups)
+
+
 def groups_of(training: Pictures, cache: Path, images: int) -> ClassifierFeatures:
     """A classifier of the pictures' groups: from its file, or fitted and written there."""
     place = cache / "groups.safetensors"
     if not place.exists():
-        fitted = fit_classifier(training, "emoji", images=images)
+        fitted = fit_classifier(grouped(training), "emoji", images=images)
         cache.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in fitted.net.state_dict().items()}, place)
-    net = SmallClassifier(3, len(training.label_names))
+    net = SmallClassifier(3, len(grouped(training).label_names))
     net.load_state_dict(load_file(place))
     return ClassifierFeatures("small-classifier-64@emoji", net.eval().requires_grad_(False))
 
