@@ -233,7 +233,7 @@ def main() -> None:
     model = neblina.load(given.model, device="cpu")
     if given.guidance is not None:
         sampling = replace(model.bundle.sampling, guidance=given.guidance)
-        model.bundle = replace(model.bundle, sampling=sampling)
+        model = replace(model, bundle=replace(model.bundle, sampling=sampling))
     recipe = build_recipe(model.bundle.card["recipe"], "the model's recipe")
     real = open_real(given.archive, recipe)
     generator = np.random.default_rng(0)
