@@ -26,8 +26,9 @@ def parsed(*words: str) -> object:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_fraction_is_no_whole_number(command: str) -> None:
-    for option, of_recipe in options(command):
-        for value in ("2.5", "many") if of_recipe else ("2.5", "1.0", "1e3", "many", "inf"):
+    for number, (option, of_recipe) in enumerate(options(command)):
+        others = ("many",) if of_recipe else ("1.0", "1e3", "many", "inf")
+        for value in ("2.5", *others) if number == 0 else ("2.5",):  # they are all read by one function
             beside = ("--data.apart.fields", "a", "b") if "apart" in option else ()  # the two go together
             with pytest.raises(CycloptsError) as refused:
                 parsed(command, *required(command), *beside, f"{option}={value}")

@@ -86,11 +86,9 @@ def test_killed_ten_times_and_resumed_it_ends_with_the_same_bits(kind: str, vari
 
 @pytest.mark.training
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(
-    "kind", ["text", "text after a draft", "text by a trained encoder", "tokens", "tokens of text", "codec"]
-)
+@pytest.mark.parametrize("kind", ["text after a draft", "text by a trained encoder"])
 def test_killed_once_and_resumed_it_ends_with_the_same_bits(kind: str, tmp_path: Path) -> None:
-    """Anywhere between the checkpoints and log lines of a run."""
+    """Kinds that are not killed ten times above, anywhere between the checkpoints and log lines of a run."""
     recipe, run = KINDS[kind].recipe(images=30 * 8), KINDS[kind].run
     run(recipe, tmp_path / "undisturbed")
     context = multiprocessing.get_context("fork")  # the others import for seconds; the child has one thread of its own
