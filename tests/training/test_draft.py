@@ -15,7 +15,7 @@ from neblina.data.captions import captions_of
 from neblina.encoders.tokens import load_tokenizer
 from neblina.training.build_text import new_text_model
 from neblina.training.checkpoint import list_checkpoints
-from neblina.training.draft import Draft, cut
+from neblina.training.draft import Draft, cut, drafted
 from neblina.training.encoded import Encoded, encoded, latent_size
 from neblina.training.examples import divided
 from neblina.training.recipe import Recipe
@@ -31,8 +31,7 @@ def draft_of(folder: Path, recipe: Recipe) -> tuple[Draft, Encoded]:
     captions = captions_of(pictures)
     texts = new_text_model(recipe, pictures, captions, codec, latent_size(pictures, codec)).text
     assert texts is not None
-    (encoder,) = texts.encoders.values()
-    return Draft(recipe, encoder, captions, latents, device="cpu"), latents
+    return Draft(recipe, texts, captions, latents, device="cpu"), latents
 
 
 def test_a_patch_is_a_square_of_the_latents_row_by_row() -> None:
@@ -118,6 +117,26 @@ def test_a_change_of_the_denoiser_leaves_the_draft_as_it_is(tmp_path: Path) -> N
     before = digest(tmp_path / "draft")
     KIND.run(other, tmp_path, resume=True)
     assert digest(tmp_path / "draft") == before
+
+
+@pytest.mark.training
+def test_several_processes_go_on_behind_a_draft_that_one_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, pictures, codec = KIND.recipe(images=8), captioned(), gaussian_codec()
+    latents, captions = encoded(pictures, codec, tmp_path), captions_of(pictures)
+    texts = new_text_model(recipe, pictures, captions, codec, latent_size(pictures, codec)).text
+    assert texts is not None
+    place, settings = tmp_path / "draft", {"device": "cpu", "on_report": None}
+    with monkeypatch.context() as several:
+        several.setattr("neblina.training.draft.world_size", lambda: 2)
+        with pytest.raises(SettingError, match="drafts in one process"):
+            drafted(recipe, texts, captions, latents, place, resume=True, **settings)
+    made = drafted(recipe, texts, captions, latents, place, resume=True, **settings)
+    monkeypatch.setattr("neblina.training.draft.world_size", lambda: 2)
+    found = drafted(recipe, texts, captions, latents, place, resume=True, **settings)
+    assert weights_digest(*found.modules.values()) == weights_digest(*made.modules.values())
+    other = recipe.model_copy(update={"draft": recipe.draft.model_copy(update={"lr": 1e-4})})
+    with pytest.raises(SettingError, match=r"draft\.lr"):
+        drafted(other, texts, captions, latents, place, resume=True, **settings)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
     L = E_{t, ε} −log p_φ(y | α_t x_0 + σ_t ε)
 
-The loop is the denoiser's, with one process and nothing to see on the way: everything random in a step is a function of
-(seed, step), and a checkpoint holds weights, average, optimiser and the losses since the last log line.
+The loop is the denoiser's, and everything random in a step is a function of (seed, step).
 
 Dhariwal, Nichol. Diffusion Models Beat GANs on Image Synthesis. NeurIPS 2021, section 4.
 """
@@ -21,17 +20,13 @@ from neblina.core.devices import pick_device
 from neblina.core.errors import SettingError
 from neblina.core.launch import world_size
 from neblina.data.pictures import Pictures
-from neblina.denoisers.classifier import NetworkClassifier
 from neblina.nets.encoder import Encoder, EncoderConfig
 from neblina.processes.schedules import make_schedule
-from neblina.training.checkpoint import Checkpoint
-from neblina.training.ema import Ema
 from neblina.training.examples import draw_examples, read_batch, step_seed
-from neblina.training.learner import Learner, Stored
-from neblina.training.optimizers import diverged, pace
+from neblina.training.plain import PlainLearner
 from neblina.training.recipe import Recipe, Training
 from neblina.training.run import OnReport, run
-from neblina.training.same import check_same_run, setting_of
+from neblina.training.same import setting_of
 from neblina.training.unused import EVERY, OF_TEXT, PATCHES, Unused, meaningless, refuse_unused
 
 # settings that a denoiser's recipe or a codec's has and a classifier does not look at
@@ -116,63 +111,30 @@ def train_classifier(
     )
 
 
-class ClassifierLearner(Learner):
-    """A classifier's run in progress: one process, nothing to see on the way."""
+class ClassifierLearner(PlainLearner):
+    """A classifier's run in progress."""
 
     def __init__(self, recipe: Recipe, pictures: Pictures, *, device: str | None = None) -> None:
-        self.recipe = recipe
         self.pictures = pictures
         self.device = pick_device(device)
         self.bundle = new_classifier(recipe, pictures)
-        self.net = self.bundle.net.to(self.device).train()
-        self.ema = Ema(self.net, recipe.training.ema)
-        chosen = recipe.optimizer
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay
-        )
         self.classifier = self.bundle.classifier()
-        self.losses: list[float] = []
+        net = self.bundle.net.to(self.device).train()
+        chosen = recipe.optimizer
+        optimizer = torch.optim.AdamW(
+            net.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay
+        )
+        super().__init__(recipe, net, optimizer)
 
-    def advance(self) -> None:
-        """One optimiser step.
-
-        Raises:
-            DivergenceError: its gradient is not finite.
-        """
-        loss = _loss(self.recipe, self.pictures, self.classifier, self.step, self.device)
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip)
-        pace(self.optimizer, self.recipe, self.step)
-        self.losses.append(float(loss.detach()))
-        self.step += 1
-        if not bool(norm.isfinite()):
-            raise diverged(self.recipe, self.step)
-        self.optimizer.step()
-        self.ema.update(self.net, self.step)
-
-    def figures(self) -> dict[str, float]:
-        """The mean loss of the steps since the last call."""
-        mean = sum(self.losses) / len(self.losses)
-        self.losses = []
-        return {"loss": mean}
-
-    def stored(self) -> Stored:
-        """Its state, for a checkpoint."""
-        progress = {"recipe": self.recipe.model_dump(mode="json"), "setting": self._setting(), "losses": self.losses}
-        return Stored(self.net, self.ema.net, self.optimizer, progress)
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to where a checkpoint was made.
-
-        Raises:
-            SettingError: it is of another run; every difference is named.
-        """
-        check_same_run(checkpoint, self.recipe, self._setting())
-        self.net.load_state_dict(checkpoint.net)
-        self.ema.net.load_state_dict(checkpoint.ema)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.step, self.losses = checkpoint.step, list(checkpoint.progress["losses"])
+    def loss(self, step: int) -> Tensor:
+        """The mean cross-entropy."""
+        torch.manual_seed(step_seed(self.recipe, step, 0))  # dropout
+        process = self.classifier.process
+        seen = draw_examples(self.recipe, process.schedule, step, read_batch(self.recipe, self.pictures, step))
+        if seen.labels is None:
+            raise SettingError("a classifier is trained on labelled pictures")
+        x = process.diffuse(seen.x0.to(self.device), seen.noise.to(self.device), seen.t)
+        return F.cross_entropy(self.classifier.scores(x, seen.t).float(), seen.labels.to(self.device))
 
     def save(self, folder: Path) -> None:
         """Write the classifier, with the averaged weights.
@@ -182,16 +144,6 @@ class ClassifierLearner(Learner):
         """
         save_classifier(replace(self.bundle, net=self.ema.net), folder)
 
-    def _setting(self) -> dict[str, Any]:
-        """What else the course of a run depends on."""
+    def setting(self) -> dict[str, Any]:
+        """What the course of a run depends on beside its recipe."""
         return setting_of(self.pictures, self.bundle.label_names)
-
-
-def _loss(recipe: Recipe, pictures: Pictures, classifier: NetworkClassifier, step: int, place: torch.device) -> Tensor:
-    """The mean cross-entropy of step number `step`, counted from 0."""
-    torch.manual_seed(step_seed(recipe, step, 0))  # dropout
-    seen = draw_examples(recipe, classifier.process.schedule, step, read_batch(recipe, pictures, step))
-    if seen.labels is None:
-        raise SettingError("a classifier is trained on labelled pictures")
-    x = classifier.process.diffuse(seen.x0.to(place), seen.noise.to(place), seen.t)
-    return F.cross_entropy(classifier.scores(x, seen.t).float(), seen.labels.to(place))

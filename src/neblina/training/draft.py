@@ -30,20 +30,16 @@ from neblina.core.launch import world_size
 from neblina.data.captions import Caption, draw_captions
 from neblina.data.order import batch_numbers
 from neblina.data.styles import style_of
-from neblina.encoders.text import TextEncoder
 from neblina.encoders.tokens import load_tokenizer
-from neblina.training.checkpoint import Checkpoint
-from neblina.training.ema import Ema
+from neblina.training.checkpoint import newest_checkpoint
 from neblina.training.encoded import Encoded
 from neblina.training.examples import step_seed
 from neblina.training.joint import windows
-from neblina.training.learner import Learner, Stored
-from neblina.training.optimizers import SHARE, diverged, new_optimizer, pace
+from neblina.training.optimizers import SHARE, new_optimizer
+from neblina.training.plain import PlainLearner
 from neblina.training.recipe import Recipe, Text, Training
 from neblina.training.run import OnReport, run
-from neblina.training.same import check_same_run, setting_of
-
-_PARTS = ("text_encoder", "tokenizer")
+from neblina.training.same import setting_of
 
 
 def check_draft(recipe: Recipe, size: tuple[int, int]) -> None:
@@ -81,23 +77,26 @@ def drafted(
         SettingError: several processes, or another run in the folder.
         DivergenceError, StorageError, Interrupted: as `neblina.training.run.train`.
     """
-    if world_size() > 1:
-        raise SettingError(
-            "a text encoder drafts in one process (draft.images): start it without torchrun, stop it after that stage "
-            "and go on with torchrun and --resume, or set draft.images to 0"
-        )
-    first = _stage(recipe)
-    (encoder,) = texts.encoders.values()
-    learner = run(
-        lambda: Draft(first, encoder, captions, latents, device=device),
-        first,
-        folder,
-        resume=resume,
-        on_report=on_report,
-    )
-    name, words = _PARTS
-    tokenizer = load_tokenizer(learner / words)
-    return replace(texts, encoders={name: read_text_encoder(learner / name, tokenizer, Opening())})
+    first, model = _stage(recipe), folder / "model"
+
+    def build() -> Draft:
+        return Draft(first, texts, captions, latents, device=device)
+
+    if world_size() == 1:
+        run(build, first, folder, resume=resume, on_report=on_report)
+    else:
+        checkpoint, _ = newest_checkpoint(folder / "checkpoints") if resume else (None, [])
+        if checkpoint is None or checkpoint.step < first.steps or not model.exists():
+            raise SettingError(
+                "a text encoder drafts in one process (draft.images): start it without torchrun, stop it after that "
+                "stage and go on with torchrun and --resume, or set draft.images to 0"
+            )
+        build().begin(checkpoint)  # which refuses another run's
+    encoders = {
+        name: read_text_encoder(model / name, load_tokenizer(model / words), Opening())
+        for name, words in texts.tokenizers.items()
+    }
+    return replace(texts, encoders=encoders)
 
 
 def _stage(recipe: Recipe) -> Recipe:
@@ -123,34 +122,34 @@ def _stage(recipe: Recipe) -> Recipe:
     )
 
 
-class Draft(Learner):
+class Draft(PlainLearner):
     """A draft in progress: the text encoder and the map from its tokens to patches."""
+
+    net: nn.ModuleDict
 
     def __init__(
         self,
         recipe: Recipe,
-        encoder: TextEncoder,
+        texts: Texts,
         captions: list[Caption],
         latents: Encoded,
         *,
         device: str | None = None,
     ) -> None:
-        self.recipe, self.encoder, self.captions, self.latents = recipe, encoder, captions, latents
+        self.texts, self.captions, self.latents = texts, captions, latents
+        ((self.name, self.encoder),) = texts.encoders.items()
         self.device = pick_device(device)
         self.patches = recipe.draft.patches
         torch.manual_seed(recipe.training.seed % 2**63)
-        size = latents.latents[0].numel() // self.patches**2
-        told = nn.Linear(encoder.width, size)
+        told = nn.Linear(self.encoder.width, latents.latents[0].numel() // self.patches**2)
         nn.init.zeros_(told.weight)
-        with torch.no_grad():  # the mean picture, until the words say something
+        with torch.no_grad():  # the mean of all patches, until the words say something
             told.bias.copy_(cut(latents.latents.mean(0, keepdim=True), self.patches).mean((0, 1)))
-        self.net = nn.ModuleDict({"encoder": encoder.net.requires_grad_(True), "told": told}).to(self.device).train()
-        self.ema = Ema(self.net, recipe.training.ema)
-        words = [value for name, value in self.net.named_parameters() if "token_embedding" in name]
-        others = [value for name, value in self.net.named_parameters() if "token_embedding" not in name]
+        net = nn.ModuleDict({"encoder": self.encoder.net.requires_grad_(True), "told": told}).to(self.device).train()
+        words = [value for name, value in net.named_parameters() if "token_embedding" in name]
+        others = [value for name, value in net.named_parameters() if "token_embedding" not in name]
         groups: list[dict[str, Any]] = [{"params": others}, {"params": words, SHARE: recipe.draft.words}]
-        self.optimizer = new_optimizer(recipe, groups)
-        self.losses: list[float] = []
+        super().__init__(recipe, net, new_optimizer(recipe, groups))
 
     def said(self, net: nn.ModuleDict, texts: list[str]) -> Tensor:
         """The patches that texts are drafted as, shape (B, P², C·h·w / P²)."""
@@ -169,59 +168,18 @@ class Draft(Learner):
         wanted = cut(self.latents.read(numbers), self.patches).to(self.device)
         return (self.said(self.net, texts) - wanted).square().mean()
 
-    def advance(self) -> None:
-        """One optimiser step.
-
-        Raises:
-            DivergenceError: its gradient is not finite.
-        """
-        loss = self.loss(self.step)
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip)
-        pace(self.optimizer, self.recipe, self.step)
-        self.losses.append(float(loss.detach()))
-        self.step += 1
-        if not bool(norm.isfinite()):
-            raise diverged(self.recipe, self.step)
-        self.optimizer.step()
-        self.ema.update(self.net, self.step)
-
-    def figures(self) -> dict[str, float]:
-        """The mean loss of the steps since the last call."""
-        mean = sum(self.losses) / len(self.losses)
-        self.losses = []
-        return {"loss": mean}
-
-    def stored(self) -> Stored:
-        """Its state, for a checkpoint."""
-        progress = {"recipe": self.recipe.model_dump(mode="json"), "setting": self._setting(), "losses": self.losses}
-        return Stored(self.net, self.ema.net, self.optimizer, progress)
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to where a checkpoint was made.
-
-        Raises:
-            SettingError: it is of another run; every difference is named.
-        """
-        check_same_run(checkpoint, self.recipe, self._setting())
-        self.net.load_state_dict(checkpoint.net)
-        self.ema.net.load_state_dict(checkpoint.ema)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.step, self.losses = checkpoint.step, list(checkpoint.progress["losses"])
-
     def save(self, folder: Path) -> None:
         """Write the text encoder with the averaged weights, and its tokenizer.
 
         Raises:
             StorageError: the disk is full or refuses.
         """
-        name, words = _PARTS
+        encoders = {self.name: replace(self.encoder, net=self.ema.net["encoder"])}
         with new_folder(folder) as aside:
-            replace(self.encoder, net=self.ema.net["encoder"]).save(aside / name, aside / words)
+            replace(self.texts, encoders=encoders).save(aside)
 
-    def _setting(self) -> dict[str, Any]:
-        """What else the course of a run depends on."""
+    def setting(self) -> dict[str, Any]:
+        """What the course of a run depends on beside its recipe."""
         return {**setting_of(self.latents.pictures, ()), "latents": self.latents.digest}
 
 
