@@ -17,6 +17,7 @@ def test_it_is_taken_where_no_model_is_named(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "mine").mkdir()
     assert model_first(("red apple", None)) == (DEFAULT, "red apple")
     assert model_first((None, None)) == (DEFAULT, None)
+    assert model_first(("", None)) == (DEFAULT, "")  # the empty prompt, and not this folder
     for word in ("mine", "runs/emoji/model", "model.safetensors", "owner/name", DEFAULT):
         assert names_a_model(word)
         assert model_first((word, None)) == (word, None)

@@ -58,6 +58,8 @@ def packaged() -> dict[str, Path]:
 
 def names_a_model(word: str) -> bool:
     """Whether a word is where a model may be, and not something to say: a path, a file, a model's name."""
+    if not word:  # the path of nothing is where this runs
+        return False
     place = Path(word).expanduser()
     if word in packaged() or place.suffix in _FILES or _ID.fullmatch(word):
         return True
