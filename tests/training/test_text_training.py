@@ -154,6 +154,18 @@ def test_one_picture_under_two_captions_is_said(tmp_path: Path) -> None:
     assert any("several times under different captions, 1 of them" in note for note in notes)
 
 
+@pytest.mark.training
+def test_captions_that_are_longer_than_the_window_are_counted(tmp_path: Path) -> None:
+    long = "a boat " * 30
+    source = archive(tmp_path / "pictures", **{"3": {"text": long}, "5": {"text": f"another {long}"}})
+    told: list[Report] = []
+    train_recipe(staged(tmp_path, source), tmp_path / "run", device="cpu", on_report=told.append)
+    notes = [report.note for report in told if report.note and "longer" in report.note]
+    assert len(notes) == 1
+    assert notes[0].startswith("2 of 12 captions are longer than the 22 tokens that are read of one")
+    assert repr(long.strip()) in notes[0]
+
+
 def test_a_codec_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     source = archive(tmp_path / "pictures")
     with pytest.raises(CheckpointError, match="is not a codec's folder"):

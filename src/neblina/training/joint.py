@@ -5,6 +5,7 @@
 So what trains a network trains both: one set of weights, one average, one optimiser, one checkpoint.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,6 +84,18 @@ def parted(bundle: Bundle, trained: nn.Module) -> Bundle:
 def windows(tokenizer: Tokenizer, texts: list[str], length: int) -> Tensor:
     """A window of tokens of each text, its end left out where it is longer: shape (B, length), int64."""
     return torch.tensor([tokenizer.window_of(tokenizer.cut(text)[0][: length - 2], length) for text in texts])
+
+
+def cut_short(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[str, ...]:
+    """What to say of texts whose ends a window leaves out: nothing, or a sentence."""
+    long = [text for text in texts if len(tokenizer.cut(text)[0]) > length - 2]
+    if not long:
+        return ()
+    return (
+        f"{len(long):,} of {len(texts):,} captions are longer than the {length - 2} tokens that are read of one, and "
+        f"their ends are left out: the first is {long[0]!r}. Shorten them, or train a text encoder of a larger "
+        "text.window.",
+    )
 
 
 def reading(tokens: Tensor, empty: Tensor) -> Condition:

@@ -40,6 +40,7 @@ class Learner(ABC):
         step: optimiser steps done.
         averages: what snapshots are made of, where the recipe wants them.
         columns: pictures a row of its sample sheets.
+        notes: what there is to say before the first step.
         tell: told what it does beside its steps, where that takes a while: what, how much is done, of how much.
     """
 
@@ -47,6 +48,7 @@ class Learner(ABC):
     step: int = 0
     averages: PowerAverages | None = None
     columns: int = 10
+    notes: tuple[str, ...] = ()
     tell: Callable[[str, int, int], None] = staticmethod(lambda what, done, count: None)
 
     @abstractmethod

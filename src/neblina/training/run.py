@@ -111,6 +111,8 @@ def run(
     learner.begin(checkpoint)
     for sentence in passed:
         tell(Report(learner.step, recipe.steps, 0, note=f"{sentence}; going on from the one before, which is whole"))
+    for sentence in learner.notes:
+        tell(Report(learner.step, recipe.steps, 0, note=sentence))
     if main:
         drop_after(checkpoints, learner.step)
         drop_snapshots_after(folder / "snapshots", learner.step)

@@ -30,7 +30,7 @@ from neblina.training.draft import drafted
 from neblina.training.encoded import Encoded, OnRead, encoded, latent_size
 from neblina.training.examples import Batch, Examples, noised, step_seed
 from neblina.training.frozen import Reader
-from neblina.training.joint import JointNetwork, parted, reading, windows
+from neblina.training.joint import JointNetwork, cut_short, parted, reading, windows
 from neblina.training.optimizers import SHARE
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, run
@@ -115,6 +115,7 @@ class TextTrainer(Trainer):
         super().__init__(recipe, latents.pictures, device=device)
         self.prompts = recipe.text.prompts or tuple(one.name for one in self.captions[:COLUMNS])
         self.columns = len(self.prompts)
+        self.notes = cut_short(self.tokenizer, [one.name for one in self.captions], self.window)
 
     def new_bundle(self) -> Bundle:
         """The untrained model, its network and its text encoder as one where both are trained."""

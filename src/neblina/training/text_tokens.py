@@ -21,6 +21,7 @@ from neblina.data.tokens import Rows
 from neblina.training.build_tokens import TokenCodec, new_text_token_model
 from neblina.training.examples import step_seed
 from neblina.training.frozen import Reader
+from neblina.training.joint import cut_short
 from neblina.training.recipe import Recipe
 from neblina.training.run import OnReport, run
 from neblina.training.text import COLUMNS, digest_of
@@ -86,6 +87,8 @@ class TextTokenLearner(TokenLearner):
         reader.encoder.net.to(self.device)
         self.prompts = recipe.text.prompts or tuple(one.name for one in self.captions[:COLUMNS])
         self.columns = len(self.prompts)
+        encoder = reader.encoder
+        self.notes = cut_short(encoder.tokenizer, [one.name for one in self.captions], encoder.window)
 
     def new_bundle(self, codec: TokenCodec | None) -> TokenBundle:
         """The untrained model, and the text encoder that is trained already."""
