@@ -251,9 +251,8 @@ def _with_codec(
         open_codec(recipe)  # says what is missing
     place = folder / "codec"
     model = place / "model"
-    own = (
-        {"labels", "flip", "plain"} if recipe.data.styles else {"labels", "flip"}
-    )  # what the codec's recipe says itself
+    # what the codec's recipe says itself
+    own = {"labels", "flip", "plain"} if recipe.data.styles else {"labels", "flip"}
     data = recipe.data.model_dump(exclude=own)
     first = load_recipe(str(chosen.codec_recipe), {"data": data, "training": {"seed": recipe.training.seed}})
     wanted = "gaussian" if section == "latents" else "codes"

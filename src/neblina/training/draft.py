@@ -7,7 +7,7 @@ P² tokens h of the window say one each, by one linear map that is thrown away a
     L = E ‖ W h_{L − P² + p} + b − A_p ‖²,        p = 1 … P²,
 
 so that what the denoiser attends to is where in the picture something is, and what. No noise and no U-Net: a caption
-costs a sixth of what a step of the denoiser costs.
+costs a ninth of what it does in a step of the denoiser (the recipe emoji).
 
 The regression of Desai, Johnson. VirTex: Learning Visual Representations from Textual Annotations. CVPR 2021, turned
 around: the captions are given, and the picture is told.
