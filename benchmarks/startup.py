@@ -70,9 +70,11 @@ def main() -> None:
         folder, out = Path(place) / "model", Path(place) / "out"
         write_tiny_model(folder)
         made = seconds(command, "generate", str(folder), "a boat", "--steps", "5", "--device", "cpu", "--out", str(out))
+        own = seconds(command, "generate", "red apple", "--device", "cpu", "--out", str(out))
         theirs = seconds(python, "-c", PICTURE.format(folder=str(folder), out=str(out / "theirs.png")))
     print(f"| neblina generate, a tiny model, from shell to file | {made:.3f} |")
     print(f"| the same with diffusers' pipeline, in Python | {theirs:.3f} |")
+    print(f'| neblina generate "red apple", the package\'s model, 25 steps, from shell to file | {own:.3f} |')
     print("\n| peak memory, CIFAR-size network, 16 pictures | MB |\n| --- | ---: |")
     for name, build in (("ours, fp32", OURS), ("ours, bf16", HALF), ("diffusers, fp32", THEIRS)):
         print(f"| {name} | {megabytes(build):,.0f} |")
