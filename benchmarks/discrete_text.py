@@ -2,15 +2,17 @@
 
     OMP_NUM_THREADS=1 python benchmarks/discrete_text.py noto-emoji-64.zip RUNS --reader MODEL --codes CODEC \
         --latents CODEC --minutes 20 --out text.json
+    OMP_NUM_THREADS=1 python benchmarks/discrete_text.py noto-emoji-64.zip RUNS --codes CODEC --sheet sheet.png
     python benchmarks/discrete_text.py --out text.json --report docs/images/discrete-text.png
 
 Both read through the text encoder of MODEL, which is trained and stays as it is: a model of the recipe emoji-vq, and
-one of the recipe emoji with a smaller U-Net and no styles. CODEC are folders of the recipes emoji-vq-codec and
-emoji-codec. Each is trained for as many processor minutes, by one thread; a pilot says how many pictures that is, and
-what RUNS holds already is not trained again. Names of training pictures are drawn, and a picture is made of each. It is
+one of the recipe emoji with a smaller U-Net and no styles. CODEC are folders of the recipes emoji-vq-codec and emoji-
+codec. Each is trained for as many processor minutes, by one thread; a pilot says how many pictures that is, and what
+RUNS holds already is not trained again. Names of training pictures are drawn, and a picture is made of each. It is
 right where the real training picture that is nearest to it is the one asked for: squared distance of the colours of
 16x16 means. Beside it the Fréchet distance to the same pictures as they are, in the features of a classifier of their
-groups. The same pictures through each codec say what can be reached. Rows that OUT holds are not measured again.
+groups. The same pictures through each codec say what can be reached. Rows that OUT holds are not measured again. The
+sheet holds the first of those names: the real pictures, what the codes keep of them, and what the two models make.
 """
 
 import argparse
@@ -50,6 +52,7 @@ WAYS = {"codes": ("ancestral", "purity"), "latents": ("ddim", "dpmpp_2m")}  # th
 ALIKE = 0.03  # what the two may differ by in parameters
 GUIDED = 3.0
 PILOT = (5, 20)  # steps that warm up, and that are timed
+SHOWN = 12  # names on the sheet
 HUES = {"codes": "#2a6f97", "latents": "#d97706"}
 
 
@@ -178,10 +181,30 @@ def rows(given: argparse.Namespace, prompts: list[str], real: Tensor) -> Iterato
                 yield f"{name}, {one}, {count}", partial(made, name, given.runs / name, one, count, prompts)
 
 
+def drawn(given: argparse.Namespace, real: Real) -> list[int]:
+    """The training pictures whose names are asked for."""
+    chosen = np.random.default_rng(0).choice(real.training, given.pictures, replace=False)
+    return [int(one) for one in chosen]
+
+
+@torch.no_grad()
+def sheet(given: argparse.Namespace, real: Real) -> None:
+    """Draw the first pictures, each in a column: real, through the codec of codes, and made by both in FEW steps."""
+    from PIL import Image
+
+    chosen = drawn(given, real)[:SHOWN]
+    prompts, pictures = [real.said(number)["text"] for number in chosen], real.pictures.read(chosen)
+    lines = [pictures, through(given.codes, pictures)]
+    lines += [made(name, given.runs / name, WAYS[name][0], FEW, prompts) for name in WAYS]
+    whole = torch.cat([torch.cat(list(line), -1) for line in lines], -2)
+    shown = Image.fromarray(whole.permute(1, 2, 0).numpy())
+    write_file(given.sheet, lambda aside: shown.save(aside, format="png"))
+
+
 @torch.no_grad()
 def measured(table: Table, given: argparse.Namespace, real: Real, reader: ClassifierFeatures) -> None:
     """Fill the table."""
-    chosen = np.random.default_rng(0).choice(real.training, given.pictures, replace=False).tolist()
+    chosen = drawn(given, real)
     pictures = real.pictures.read(chosen)
     known = torch.tensor(real.training)
     for name, make in rows(given, [real.said(number)["text"] for number in chosen], pictures):
@@ -247,9 +270,10 @@ def main() -> None:
     parser.add_argument("--codes", help="codec of codes")
     parser.add_argument("--latents", help="codec of Gaussian latents")
     parser.add_argument("--minutes", type=float, default=20, help="processor minutes of each training")
-    parser.add_argument("--pictures", type=int, default=100, help="names that a picture is made of")
+    parser.add_argument("--pictures", type=int, default=200, help="names that a picture is made of")
     parser.add_argument("--fit", type=int, default=20_000, help="pictures that the classifier of groups is fitted on")
     parser.add_argument("--out", type=Path, default=Path("discrete-text.json"))
+    parser.add_argument("--sheet", type=Path, help="where a sheet of pictures goes; measures nothing")
     parser.add_argument("--report", type=Path, help="where the curves go; measures nothing")
     given = parser.parse_args()
     table = Table(given.out)
@@ -258,6 +282,9 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     real = open_real(given.archive, load_recipe("emoji-vq"))
+    if given.sheet:
+        sheet(given, real)
+        return
     training, reader = Subset(real.pictures, tuple(real.training)), open_reader(given.reader)
     for name, side in (("codes", of_codes), ("latents", of_latents)):
         if not (given.runs / name / "cost.json").exists():

@@ -19,7 +19,7 @@ from neblina.bundle.classifier import load_classifier_bundle, save_classifier
 from neblina.bundle.folder import load_bundle, save_bundle
 
 TINY = [
-    "--network.channels=8", "--network.channels=16", "--network.groups=4", "--network.blocks=1",
+    "--network.channels", "8", "16", "--network.groups=4", "--network.blocks=1",
     "--training.images=128", "--training.batch=32", "--training.sample-every=0",
 ]  # fmt: skip
 

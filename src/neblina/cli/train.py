@@ -21,7 +21,7 @@ def train(
     dtype: Literal["fp32", "bf16", "fp16"] | None = None,
     seed: WholeOrNone = None,
     skip_bad: bool = False,
-    overrides: Annotated[Recipe | None, Parameter(name="*")] = None,
+    overrides: Annotated[Recipe | None, Parameter(name="*", consume_multiple=True)] = None,
 ) -> None:
     """Train a model. Any setting of the recipe is an option: --optimizer.lr 3e-4.
 
