@@ -33,6 +33,10 @@ def test_what_often_stands_together_is_one_token() -> None:
     assert BYTES < tokenizer.size <= 600
 
 
+def test_a_tokenizer_is_printed_without_its_vocabulary() -> None:
+    assert len(repr(learn_tokenizer(TEXTS, 600, 12))) < 100
+
+
 def test_sizes_without_room_and_texts_without_words_are_refused() -> None:
     with pytest.raises(SettingError, match="514 are bytes"):
         learn_tokenizer(TEXTS, 514, 12)

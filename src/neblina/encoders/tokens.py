@@ -12,7 +12,7 @@ Wu et al. Google's Neural Machine Translation System. 2016 (word pieces).
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +54,12 @@ class Tokenizer:
         files: what it was made from, by file name, and is saved as.
     """
 
-    words: "tokenizers.Tokenizer"
+    words: "tokenizers.Tokenizer" = field(repr=False)
     begin: int
     end: int
     pad: int
     window: int
-    files: Mapping[str, str]
+    files: Mapping[str, str] = field(repr=False)
 
     @property
     def size(self) -> int:
