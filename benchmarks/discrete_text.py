@@ -6,9 +6,9 @@
     python benchmarks/discrete_text.py --out text.json --report docs/images/discrete-text.png
 
 Both read through the text encoder of MODEL, which is trained and stays as it is: a model of the recipe emoji-vq, and
-one of the recipe emoji with a smaller U-Net and no styles. CODEC are folders of the recipes emoji-vq-codec and emoji-
-codec. Each is trained for as many processor minutes, by one thread; a pilot says how many pictures that is, and what
-RUNS holds already is not trained again. Names of training pictures are drawn, and a picture is made of each. It is
+one of the recipe emoji with a smaller U-Net and no styles. CODEC are folders of the recipes emoji-vq-codec and
+emoji-codec. Each is trained for as many processor minutes, by one thread; a pilot says how many pictures that is, and
+what RUNS holds already is not trained again. Names of training pictures are drawn, and a picture is made of each. It is
 right where the real training picture that is nearest to it is the one asked for: squared distance of the colours of
 16x16 means. Beside it the Fréchet distance to the same pictures as they are, in the features of a classifier of their
 groups. The same pictures through each codec say what can be reached. Rows that OUT holds are not measured again. The
@@ -37,6 +37,7 @@ from neblina.codecs.kl import KLCodec
 from neblina.codecs.vq import VQCodec
 from neblina.core.atomic import write_file
 from neblina.data.pictures import InMemory, Pictures, Subset, to_float, to_uint8
+from neblina.data.sheets import save_sheet
 from neblina.evaluation.classifier import ClassifierFeatures, SmallClassifier, fit_classifier
 from neblina.evaluation.frechet import frechet_distance
 from neblina.training.build_tokens import tokens_of
@@ -190,15 +191,10 @@ def drawn(given: argparse.Namespace, real: Real) -> list[int]:
 @torch.no_grad()
 def sheet(given: argparse.Namespace, real: Real) -> None:
     """Draw the first pictures, each in a column: real, through the codec of codes, and made by both in FEW steps."""
-    from PIL import Image
-
     chosen = drawn(given, real)[:SHOWN]
     prompts, pictures = [real.said(number)["text"] for number in chosen], real.pictures.read(chosen)
-    lines = [pictures, through(given.codes, pictures)]
-    lines += [made(name, given.runs / name, WAYS[name][0], FEW, prompts) for name in WAYS]
-    whole = torch.cat([torch.cat(list(line), -1) for line in lines], -2)
-    shown = Image.fromarray(whole.permute(1, 2, 0).numpy())
-    write_file(given.sheet, lambda aside: shown.save(aside, format="png"))
+    made_of = [made(name, given.runs / name, WAYS[name][0], FEW, prompts) for name in WAYS]
+    save_sheet(torch.cat([pictures, through(given.codes, pictures), *made_of]), given.sheet, columns=SHOWN)
 
 
 @torch.no_grad()

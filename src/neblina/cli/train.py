@@ -28,7 +28,8 @@ def train(
     Parameters
     ----------
     what
-        A recipe of the package (digits, mnist, ...), a YAML file, a folder or zip of pictures, or a text file.
+        A recipe of the package (digits, mnist, ...), a YAML file, a folder or zip of pictures, or a text file. It
+        comes first: an option of several values takes all that follow it (--network.channels 32 64).
     out
         Where the run lives; runs/NAME when left out.
     resume
